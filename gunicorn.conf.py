@@ -1,0 +1,102 @@
+"""How gunicorn runs the service. It is read before gevent patches: nothing of ours is imported."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import resource
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+# With `http_parser = "fast"` alone, a missing parser would show with the first request, as a 500.
+import gunicorn_h1c  # noqa: F401
+
+# Heartbeats and metrics are files that are written all the time: in memory where there is some.
+# Under a read-only root file system it is also the one place that can be written.
+_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - not a fixed name
+
+
+def _whole_number(name: str, default: int, low: int, high: int) -> int:
+    text = os.environ.get(name, "").strip() or str(default)
+    if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+        raise SystemExit(f"{name} must be a whole number from {low} to {high}, not {text!r}")
+    return int(text)
+
+
+bind = f"0.0.0.0:{_whole_number('PORT', 8000, 1, 65535)}"
+workers = _whole_number("WEB_CONCURRENCY", len(os.sched_getaffinity(0)), 1, 256)
+worker_class = "gevent"
+http_parser = "fast"
+# PyMongo's clients do not survive a fork: each worker builds its own.
+preload_app = False
+
+# Several times what a flash sale holds open; 20 KB each when idle. An idle connection keeps its
+# place until `keepalive`, so a small number would let idle clients lock out the others.
+worker_connections = 2048
+# Room for a burst to connect at once; a SYN that is dropped comes back only after a second.
+backlog = 2048
+# Longer than the 60 s of nginx and of most balancers: the side that may send the next request must
+# be the one that closes, or it sends one into a connection that is going away.
+keepalive = 65
+# The heartbeat of a worker, not a limit on requests: they have their own deadline.
+timeout = 30
+# Four times the default deadline of a request, and less than the 10 s after which Docker kills.
+graceful_timeout = 8
+# Workers do not leak; a restart every n requests would hide it if they did.
+max_requests = 0
+worker_tmp_dir = _MEMORY
+
+# 64 characters of a code are 768 bytes when percent-encoded; the rest is for the prefix.
+limit_request_line = 4094
+limit_request_fields = 64
+limit_request_field_size = 8190
+
+# The balancer has an access log, and /metrics the numbers; here it costs CPU in every request.
+accesslog = None
+# A second way in, with a thread of its own in the master, for what signals do already.
+control_socket_disable = True
+
+
+def on_starting(server: Any) -> None:
+    """Prepare what the workers inherit; unlike this file, it does not run again at a reload."""
+    _allow_connections()
+    _prepare_metrics(reexecuted=bool(server.master_pid))
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """Take a dead worker's gauges out of the metrics."""
+    # Imported here because it looks at PROMETHEUS_MULTIPROC_DIR when it is imported.
+    from prometheus_client import multiprocess  # noqa: PLC0415
+
+    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def _allow_connections() -> None:
+    # The usual soft limit is 1024 open files: connection 1025 would hang instead of being served.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = worker_connections + 1024
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
+def _prepare_metrics(*, reexecuted: bool) -> None:
+    given = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if given:
+        folder = Path(given)
+        folder.mkdir(parents=True, exist_ok=True)
+        # After USR2 the old master still serves, and counts, in a folder that was given to both.
+        for left_over in [] if reexecuted else folder.glob("*.db"):
+            left_over.unlink()
+        return
+    folder = Path(tempfile.mkdtemp(prefix="promo-metrics-", dir=_MEMORY))
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    atexit.register(_remove, folder, os.getpid())
+
+
+def _remove(folder: Path, owner: int) -> None:
+    # Workers inherit this exit handler with everything else.
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)

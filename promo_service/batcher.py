@@ -1,0 +1,158 @@
+"""Group commit: while one batch is at the database, everything that arrives waits for the next.
+
+There is no timer. A request that finds nothing running goes at once, as a batch of one; the window
+in which others are collected is the time that the batch before them takes. The same idea as
+`DBImpl::Write` in LevelDB and `DB.Batch` in bbolt. Knows gevent, knows no promo.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+import gevent
+from gevent.event import AsyncResult
+
+from promo_service.errors import Unavailable
+
+K = TypeVar("K", bound=Hashable)
+I = TypeVar("I")  # noqa: E741 - the item
+R = TypeVar("R")
+
+Handler = Callable[["dict[K, list[Ticket[I, R]]]"], None]
+
+# How long a batch that answered nobody waits before it is tried again: about one database write.
+PAUSE_SECONDS = 0.005
+
+
+class Ticket(Generic[I, R]):
+    """One waiting request: its item, its deadline (monotonic seconds) and its answer to be."""
+
+    __slots__ = ("_result", "deadline", "item")
+
+    def __init__(self, item: I, deadline: float) -> None:
+        self.item = item
+        self.deadline = deadline
+        self._result: AsyncResult[R] = AsyncResult()
+
+    @property
+    def answered(self) -> bool:
+        """Whether an answer or an error has been given."""
+        return bool(self._result.ready())
+
+    def answer(self, result: R) -> None:
+        """Answer the request that waits."""
+        self._result.set(result)
+
+    def fail(self, error: Exception) -> None:
+        """End the request that waits with an error."""
+        self._result.set_exception(error)
+
+    def wait(self) -> R:
+        """Return the answer; raises Unavailable when the deadline passes before it comes."""
+        # Not get(timeout=…): gevent's Timeout is a BaseException and would escape error handlers.
+        self._result.wait(max(0.0, self.deadline - time.monotonic()))
+        if not self._result.ready():
+            raise Unavailable("The request could not be answered in time")
+        return self._result.get()
+
+
+class Batcher(Generic[K, I, R]):
+    """Runs batches of tickets, at most one at a time for a key and `lanes` in all.
+
+    `handle` gets tickets by key and answers them; those it leaves unanswered go first into the
+    next batch of their key, until their deadline. Every ticket is answered on every path.
+    """
+
+    def __init__(
+        self, handle: Handler[K, I, R], *, lanes: int, max_batch: int, max_waiting: int
+    ) -> None:
+        self._handle = handle
+        self._free_lanes = lanes
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
+        # Shared between greenlets, without a lock: no method below switches greenlets while it
+        # changes these. A key is in `_ready` when it has waiting tickets and no running batch.
+        self._waiting: dict[K, deque[Ticket[I, R]]] = {}
+        self._ready: deque[K] = deque()
+        self._running: set[K] = set()
+        self.waiting = 0
+
+    def submit(self, key: K, item: I, deadline: float) -> R:
+        """Have `item` handled with the next batch of its key and return the answer.
+
+        Raises Unavailable when too many wait already or the deadline (monotonic seconds) passes,
+        and whatever the handler raised.
+        """
+        if self.waiting >= self._max_waiting:
+            raise Unavailable("Too many requests are waiting")
+        ticket: Ticket[I, R] = Ticket(item, deadline)
+        self._enqueue(key, ticket)
+        if self._free_lanes and self._ready:
+            self._free_lanes -= 1
+            gevent.spawn(self._run_lane)
+        return ticket.wait()
+
+    def _enqueue(self, key: K, ticket: Ticket[I, R]) -> None:
+        queue = self._waiting.get(key)
+        if queue is None:
+            queue = self._waiting[key] = deque()
+            if key not in self._running:
+                self._ready.append(key)
+        queue.append(ticket)
+        self.waiting += 1
+
+    def _run_lane(self) -> None:
+        try:
+            while self._ready:
+                self._run_batch(self._next_batch())
+        finally:
+            self._free_lanes += 1
+
+    def _next_batch(self) -> dict[K, list[Ticket[I, R]]]:
+        batch: dict[K, list[Ticket[I, R]]] = {}
+        room = self._max_batch
+        while self._ready and room:
+            key = self._ready.popleft()
+            queue = self._waiting[key]
+            batch[key] = [queue.popleft() for _ in range(min(room, len(queue)))]
+            room -= len(batch[key])
+            if not queue:
+                del self._waiting[key]
+            self._running.add(key)
+        self.waiting -= self._max_batch - room
+        return batch
+
+    def _run_batch(self, batch: dict[K, list[Ticket[I, R]]]) -> None:
+        try:
+            now = time.monotonic()
+            # Who has waited beyond the deadline is gone: nothing may be taken in his name.
+            live = {key: [t for t in batch[key] if t.deadline > now] for key in batch}
+            live = {key: tickets for key, tickets in live.items() if tickets}
+            if live:
+                self._handle(live)
+                if not any(t.answered for tickets in live.values() for t in tickets):
+                    gevent.sleep(PAUSE_SECONDS)
+        except BaseException as error:
+            failure = error if isinstance(error, Exception) else Unavailable("Shutting down")
+            for tickets in batch.values():
+                for ticket in tickets:
+                    if not ticket.answered:
+                        ticket.fail(failure)
+            if failure is not error:
+                raise
+        finally:
+            self._requeue(batch)
+
+    def _requeue(self, batch: dict[K, list[Ticket[I, R]]]) -> None:
+        now = time.monotonic()
+        for key, tickets in batch.items():
+            self._running.discard(key)
+            left = [t for t in tickets if not t.answered and t.deadline > now]
+            if left:
+                self._waiting.setdefault(key, deque()).extendleft(reversed(left))
+                self.waiting += len(left)
+            if key in self._waiting:
+                self._ready.append(key)

@@ -1,0 +1,136 @@
+"""What every step of a migration shares: the database, the report, the pace."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from bson.codec_options import CodecOptions, DatetimeConversion
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.write_concern import WriteConcern
+
+Document = dict[str, Any]
+
+BATCH = 1000
+# How many examples of one finding are listed; the rest is only counted.
+EXAMPLES = 20
+SECONDS_BETWEEN_LINES = 2.0
+# What one client changed on two cores, for the estimate of a dry run.
+USUAL_RATE = 20_000
+
+# A document with a date beyond Python's years must not stop the migration of all others.
+_TOLERANT: CodecOptions[Document] = CodecOptions(
+    datetime_conversion=DatetimeConversion.DATETIME_CLAMP, unicode_decode_error_handler="replace"
+)
+
+
+class Run:
+    """One run of the migration; `counts` says what was done, or would be, and what was found."""
+
+    def __init__(
+        self,
+        database: Database[Document],
+        report: Callable[[str], None],
+        *,
+        dry_run: bool,
+        max_rate: int | None,
+    ) -> None:
+        # The majority is the brake: secondaries that cannot follow slow the migration down.
+        self.database = database.with_options(
+            codec_options=_TOLERANT, write_concern=WriteConcern("majority")
+        )
+        self.report = report
+        self.dry_run = dry_run
+        self.max_rate = max_rate
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def codes(self) -> Collection[Document]:
+        """The promo codes."""
+        return self.database["promo_codes"]
+
+    @property
+    def uses(self) -> Collection[Document]:
+        """Their uses."""
+        return self.database["promo_usage"]
+
+    @property
+    def batch(self) -> int:
+        """How many documents to change at once: a quarter of a second's worth where it is slow."""
+        return BATCH if self.max_rate is None else max(1, min(BATCH, self.max_rate // 4))
+
+    def estimate(self, changes: int) -> str:
+        """Say how long so many changes will take."""
+        seconds = changes / min(self.max_rate or USUAL_RATE, USUAL_RATE)
+        return f"about {seconds:.0f} s" if seconds < 120 else f"about {seconds / 60:.0f} minutes"
+
+
+class Progress:
+    """Reports how far a step is, every few seconds, and holds it to its rate."""
+
+    def __init__(self, run: Run, field: str, total: int) -> None:
+        self._run = run
+        self._field = field
+        self._total = total
+        self._seen = 0
+        self._started = self._batch_started = self._reported = time.monotonic()
+
+    def advance(self, seen: int, changed: int) -> None:
+        """Count a batch: documents looked at, and those of them that were changed."""
+        self._seen += seen
+        self._run.counts[self._field] += changed
+        if self._run.max_rate and not self._run.dry_run:
+            spent = time.monotonic() - self._batch_started
+            time.sleep(max(0.0, changed / self._run.max_rate - spent))
+        self._batch_started = time.monotonic()
+        if self._batch_started - self._reported >= SECONDS_BETWEEN_LINES:
+            self._reported = self._batch_started
+            self._report_position(self._reported - self._started)
+
+    def finish(self) -> None:
+        """Report what was done, or would be."""
+        changed = self._run.counts[self._field]
+        if self._run.dry_run:
+            time_needed = f", {self._run.estimate(changed)}" if changed else ""
+            self._run.report(f"{self._field}: {changed:,} documents to change{time_needed}")
+        else:
+            seconds = time.monotonic() - self._started
+            self._run.report(f"{self._field}: {changed:,} documents changed in {seconds:.1f} s")
+
+    def _report_position(self, seconds: float) -> None:
+        total = max(self._total, self._seen)  # documents are added while we read
+        left = seconds * (total - self._seen) / max(self._seen, 1)
+        self._run.report(
+            f"{self._field}: {self._seen:,} of {total:,} documents"
+            f", {self._run.counts[self._field]:,} changed, about {left:.0f} s left"
+        )
+
+
+class Finding:
+    """What the migration leaves as it is and an operator should know of."""
+
+    def __init__(self, name: str, sentence: str) -> None:
+        self._name = name
+        self._sentence = sentence
+        self._number = 0
+        self._examples: list[str] = []
+
+    def add(self, example: str) -> None:
+        """Count one more; the first ones are listed."""
+        self._number += 1
+        if len(self._examples) < EXAMPLES:
+            self._examples.append(example)
+
+    def report(self, run: Run) -> None:
+        """Report it, if there is anything to report."""
+        if not self._number:
+            return
+        run.counts[self._name] = self._number
+        run.report(f"found: {self._number:,} {self._sentence}")
+        for example in self._examples:
+            run.report(f"  {example}")
+        if self._number > len(self._examples):
+            run.report(f"  and {self._number - len(self._examples):,} more")

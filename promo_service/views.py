@@ -1,0 +1,141 @@
+"""The legacy endpoints: parse, redeem, render."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Iterator
+
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import MethodNotAllowed, UnsupportedMediaType
+
+from promo_service.catalog import Catalog
+from promo_service.errors import Forbidden, InvalidRequest, NotFound, Rejection, Unauthorized
+from promo_service.javascript import write_document
+from promo_service.redeem import Answer, Redeemer
+from promo_service.settings import Settings
+from promo_service.wire import (
+    decode_apply,
+    decode_create,
+    decode_deactivate,
+    render_error,
+    render_success,
+)
+
+JSON = "application/json; charset=utf-8"
+# A request to apply is some hundred bytes; a promo may list thousands of merchants.
+MAX_APPLY_BYTES = 16 * 1024
+MAX_ADMIN_BYTES = 1024 * 1024
+
+_OBJECT_ID = re.compile(r"[0-9a-fA-F]{24}")
+
+
+def create_blueprint(settings: Settings, redeemer: Redeemer, catalog: Catalog) -> Blueprint:
+    """Return the endpoints of the contract, under the configured prefix and paths."""
+    promos = Blueprint("promos", __name__, url_prefix=settings.url_prefix)
+    post_only = {settings.url_prefix + settings.path_apply}
+    post_only.add(settings.url_prefix + settings.path_validate)
+
+    @promos.post(settings.path_apply)
+    def apply() -> Response:
+        request_body = decode_apply(_json_body(MAX_APPLY_BYTES), _idempotency_key())
+        return _answer(redeemer.apply(request_body))
+
+    @promos.post(settings.path_validate)
+    def validate() -> Response:
+        request_body = decode_apply(_json_body(MAX_APPLY_BYTES), _idempotency_key())
+        return _answer(redeemer.validate(request_body))
+
+    @promos.post(settings.path_create)
+    def create() -> Response:
+        _require_admin(settings)
+        document = catalog.create(decode_create(_json_body(MAX_ADMIN_BYTES)))
+        return Response(write_document(document), 201, content_type=JSON)
+
+    @promos.get(settings.path_list)
+    def list_active() -> Response:
+        pieces = catalog.active()
+        # The first piece is fetched here: a database that is down is still a 503.
+        first = next(pieces, [])
+        return Response(_json_array(first, pieces), content_type=JSON)
+
+    @promos.get(settings.path_read.replace("<code>", "<path:code>"))
+    def read(code: str) -> Response:
+        try:
+            document = catalog.read(code)
+        except NotFound:
+            if request.path in post_only:
+                raise MethodNotAllowed(["POST"]) from None
+            raise
+        return Response(write_document(document), content_type=JSON)
+
+    @promos.post(settings.path_deactivate)
+    def deactivate(promo_id: str) -> Response:
+        _require_admin(settings)
+        if not _OBJECT_ID.fullmatch(promo_id):
+            raise InvalidRequest("promoId: expected 24 hex digits")
+        body = request.get_data(cache=False)
+        catalog.deactivate(promo_id, decode_deactivate(_require_json(body) if body else b""))
+        return Response(b'{"success":true}', content_type=JSON)
+
+    return promos
+
+
+def json_error(status: int, error: str, code: str, headers: dict[str, str]) -> Response:
+    """Return an error as every endpoint answers it."""
+    response = Response(render_error(error, code), status, headers, content_type=JSON)
+    response.promo_code = code  # type: ignore[attr-defined]
+    return response
+
+
+def _answer(answer: Answer) -> Response:
+    if isinstance(answer, Rejection):
+        return json_error(answer.status, answer.error, answer.code, {})
+    body = render_success(
+        answer.promo_code,
+        answer.discount_type,
+        answer.discount_value,
+        answer.discount_amount,
+        answer.final_amount,
+    )
+    response = Response(body, content_type=JSON)
+    if answer.replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+def _json_body(limit: int) -> bytes:
+    request.max_content_length = limit
+    return _require_json(request.get_data(cache=False))
+
+
+def _require_json(body: bytes) -> bytes:
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType("expected Content-Type: application/json")
+    return body
+
+
+def _idempotency_key() -> str | None:
+    return request.headers.get("Idempotency-Key")
+
+
+def _require_admin(settings: Settings) -> None:
+    if settings.trust_upstream_auth:
+        return
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthorized("This operation needs an admin token")
+    given = token.strip().encode()
+    # All of them are compared, each in constant time: neither which token nor how much of it was
+    # right can be read off the time.
+    if not any([hmac.compare_digest(given, known.encode()) for known in settings.admin_tokens]):
+        raise Forbidden("This admin token is not valid")
+
+
+def _json_array(
+    first: list[dict[str, object]], pieces: Iterator[list[dict[str, object]]]
+) -> Iterator[bytes]:
+    yield ("[" + ",".join(map(write_document, first))).encode()
+    for piece in pieces:
+        yield "".join("," + write_document(document) for document in piece).encode()
+    yield b"]"
