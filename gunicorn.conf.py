@@ -27,12 +27,12 @@ def _whole_number(name: str, default: int, low: int, high: int) -> int:
 
 bind = f"0.0.0.0:{_whole_number('PORT', 8000, 1, 65535)}"
 workers = _whole_number("WEB_CONCURRENCY", len(os.sched_getaffinity(0)), 1, 256)
-worker_class = "gevent"
+worker_class = "promo_service.worker.Worker"
 http_parser = "fast"
 # PyMongo's clients do not survive a fork: each worker builds its own.
 preload_app = False
 
-# Several times what a flash sale holds open; 20 KB each when idle. An idle connection keeps its
+# Several times what a flash sale holds open; some 15 KB each when idle. An idle one keeps its
 # place until `keepalive`, so a small number would let idle clients lock out the others.
 worker_connections = 2048
 # Room for a burst to connect at once; a SYN that is dropped comes back only after a second.

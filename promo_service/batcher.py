@@ -56,7 +56,8 @@ class Ticket(Generic[I, R]):
         self._result.wait(max(0.0, self.deadline - time.monotonic()))
         if not self._result.ready():
             raise Unavailable("The request could not be answered in time")
-        return self._result.get()
+        result: R = self._result.get()
+        return result
 
 
 class Batcher(Generic[K, I, R]):
@@ -107,6 +108,9 @@ class Batcher(Generic[K, I, R]):
     def _run_lane(self) -> None:
         try:
             while self._ready:
+                # Lets what has arrived meanwhile join, and answers go out first: batches become
+                # larger at the price of one turn of the event loop.
+                gevent.sleep(0)
                 self._run_batch(self._next_batch())
         finally:
             self._free_lanes += 1

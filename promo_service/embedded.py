@@ -106,9 +106,7 @@ class Member:
     @property
     def pid(self) -> int:
         """The process id; raises MongodError when the member was not started."""
-        if self._process is None:
-            raise MongodError(f"mongod on port {self.port} is not running")
-        return self._process.pid
+        return self._running().pid
 
     def start(self) -> None:
         """Start the process without waiting for it."""
@@ -161,11 +159,11 @@ class Member:
 
     def freeze(self) -> None:
         """Stop the process in its tracks; its connections stay open."""
-        os.kill(self.pid, signal.SIGSTOP)
+        self._running().send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let a frozen process go on."""
-        os.kill(self.pid, signal.SIGCONT)
+        self._running().send_signal(signal.SIGCONT)
 
     def restart(self, timeout: float = 60) -> None:
         """Start again on the same port and folder, after `stop` or `kill` or on its own."""
@@ -173,9 +171,16 @@ class Member:
         self.start()
         self.wait_until_listening(time.monotonic() + timeout)
 
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise MongodError(f"mongod on port {self.port} was not started")
+        return self._process
+
     def _log_lines(self) -> list[str]:
         """Return what this start has logged."""
-        return self.log.read_bytes()[self._log_start :].decode(errors="replace").splitlines()
+        with self.log.open(errors="replace") as log:
+            log.seek(self._log_start)
+            return log.read().splitlines()
 
     def _reason(self) -> str:
         """Return the last error of this start in the log, else its last line."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class RequestError(PromoServiceError):
 
     status = 400
     code = "INVALID_REQUEST"
-    headers: dict[str, str] = {}
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -68,7 +70,7 @@ class Unauthorized(RequestError):
 
     status = 401
     code = "UNAUTHORIZED"
-    headers = {"WWW-Authenticate": "Bearer"}
+    headers = MappingProxyType({"WWW-Authenticate": "Bearer"})
 
 
 class Forbidden(RequestError):
@@ -100,7 +102,7 @@ class Unavailable(RequestError):
 
     status = 503
     code = "UNAVAILABLE"
-    headers = {"Retry-After": "1"}
+    headers = MappingProxyType({"Retry-After": "1"})
 
 
 class MalformedPromo(PromoServiceError):

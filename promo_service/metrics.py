@@ -42,6 +42,21 @@ class Metrics:
             registry=registry,
         )
 
+        # By the labels of a request: looking the metrics up would cost more than counting.
+        self._by_labels: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
+
+    def count_request(self, endpoint: str, status: str, code: str, seconds: float) -> None:
+        """Count one request by endpoint, HTTP status line and machine code, and its duration."""
+        labels = (endpoint, status, code)
+        found = self._by_labels.get(labels)
+        if found is None:
+            found = self._by_labels[labels] = (
+                self.requests.labels(endpoint, status[:3], code),
+                self.latency.labels(endpoint),
+            )
+        found[0].inc()
+        found[1].observe(seconds)
+
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format, of all workers where there are several."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:

@@ -69,7 +69,7 @@ class Promo:
             valid_until=_date(document, "validUntil"),
             order_types=_list(document, "applicableOrderTypes"),
             merchants=_list(document, "applicableMerchants"),
-            current_uses=_limit(document, "currentUses", null=None),
+            current_uses=_count(document, "currentUses"),
             in_flight=frozenset(get("inFlight") or ()),
         )
 
@@ -131,6 +131,16 @@ def _limit(document: Mapping[str, Any], field: str, null: int | None) -> int | N
     if math.isinf(value):
         return None if value > 0 else 0
     return math.floor(value)
+
+
+def _count(document: Mapping[str, Any], field: str) -> int | None:
+    # Only this service writes it; a take from anything else would never be granted.
+    value = _number(document, field, None)
+    if value is None:
+        return None
+    if value < 0 or not float(value).is_integer():
+        raise MalformedPromo(field)
+    return int(value)
 
 
 def _date(document: Mapping[str, Any], field: str) -> datetime | None:

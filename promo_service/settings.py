@@ -60,9 +60,7 @@ class Settings:
             path_create=_path(env, "PROMO_PATH_CREATE", cls.path_create),
             path_list=_path(env, "PROMO_PATH_LIST", cls.path_list),
             path_read=_path(env, "PROMO_PATH_READ", cls.path_read, "<code>"),
-            path_deactivate=_path(
-                env, "PROMO_PATH_DEACTIVATE", cls.path_deactivate, "<promo_id>"
-            ),
+            path_deactivate=_path(env, "PROMO_PATH_DEACTIVATE", cls.path_deactivate, "<promo_id>"),
             admin_tokens=_tokens(env),
             trust_upstream_auth=_flag(env, "PROMO_TRUST_UPSTREAM_AUTH"),
             max_pool_size=_integer(env, "PROMO_MAX_POOL_SIZE", cls.max_pool_size, 2, 100),
@@ -103,7 +101,9 @@ def _path(env: Mapping[str, str], name: str, default: str, needs: str = "") -> s
 
 
 def _tokens(env: Mapping[str, str]) -> tuple[str, ...]:
-    tokens = tuple(t for t in (t.strip() for t in env.get("PROMO_ADMIN_TOKENS", "").split(",")) if t)
+    tokens = tuple(
+        t for t in (t.strip() for t in env.get("PROMO_ADMIN_TOKENS", "").split(",")) if t
+    )
     # The value is a secret: the message must not repeat it.
     if not all(t.isascii() and t.isprintable() and " " not in t for t in tokens):
         raise SettingsError("PROMO_ADMIN_TOKENS must be printable ASCII tokens, comma separated")

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import bson
 import pymongo
-from bson import ObjectId
+from bson import MinKey, ObjectId
 from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo import IndexModel, MongoClient, ReturnDocument, UpdateOne
 from pymongo.errors import (
@@ -20,7 +20,6 @@ from pymongo.errors import (
     ConnectionFailure,
     DuplicateKeyError,
     OperationFailure,
-    PyMongoError,
 )
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
@@ -80,7 +79,7 @@ _USE_FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What was read of one code: the promo, if there is one, and the uses of the users asked for."""
+    """What was read of one code: the promo, if there is one, and uses by user."""
 
     promo: Promo | None
     uses: dict[str, list[Use]]
@@ -92,6 +91,15 @@ class Claim:
 
     promo_id: ObjectId
     tokens: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The count of a code, and the number of its changes, which only grows (None before any)."""
+
+    code: str
+    uses: int
+    moves: int | None
 
 
 def connect(uri: str, *, pool_size: int, timeout: float) -> MongoClient[Document]:
@@ -149,6 +157,7 @@ class Store:
         self._codes = db["promo_codes"]
         self._uses = db["promo_usage"]
         self._uses_on_majority = self._uses.with_options(read_concern=ReadConcern("majority"))
+        self._codes_on_majority = self._codes.with_options(read_concern=ReadConcern("majority"))
         self._documents = self._codes.with_options(codec_options=_ANSWERING)
         self._claim_milliseconds = int(claim_seconds * 1000)
         self._me = ObjectId()  # of this process, in the claims that it has in flight
@@ -382,7 +391,9 @@ class Store:
 
     def active(self) -> Iterator[list[Document]]:
         """Yield all active promos, a batch of the cursor at a time; each step is one operation."""
-        batches = self._documents.find_raw_batches({"isActive": True}, _PUBLIC, batch_size=500)
+        batches: Iterator[Any] = self._documents.find_raw_batches(
+            {"isActive": True}, _PUBLIC, batch_size=500
+        )
         fetch = translated(lambda: next(batches, None))
         while (batch := fetch()) is not None:
             yield bson.decode_all(batch, _ANSWERING)
@@ -405,6 +416,63 @@ class Store:
             names = [index.document["name"] for index in indexes]
             missing += [f"{collection}.{name}" for name in names if name not in present]
         return missing
+
+    # Reconciling: on a majority throughout, because what is rolled back can happen again otherwise
+
+    @translated
+    def taken(self, codes: Sequence[str] = ()) -> dict[ObjectId, Taken]:
+        """Read the counts of these codes, or of all, where they have one."""
+        query: Document = {"currentUses": {"$type": "number"}}
+        if codes:
+            query["code"] = {"$in": list(codes)}
+        fields = {"code": 1, "currentUses": 1, "claims.moves": 1}
+        found = self._codes_on_majority.find(query, fields)
+        return {document["_id"]: _taken(document) for document in found}
+
+    @translated
+    def recorded(self, promo_ids: Sequence[ObjectId] | None = None) -> dict[ObjectId, int]:
+        """Count the recorded uses of these promos, or of all; one without any is left out."""
+        # The lower bound selects everything, and the index: the count reads no document.
+        wanted = {"$gt": MinKey()} if promo_ids is None else {"$in": list(promo_ids)}
+        pipeline: list[Document] = [
+            {"$match": {"promoId": wanted}},
+            {"$group": {"_id": "$promoId", "uses": {"$sum": 1}}},
+        ]
+        groups = self._uses_on_majority.aggregate(pipeline)
+        return {group["_id"]: group["uses"] for group in groups}
+
+    @translated
+    def settle(self, promo_id: ObjectId, seen: Taken) -> int | None:
+        """Set a count to the recorded uses and return it; None if it is not as it was seen."""
+        moves = (seen.moves or 0) + 1
+        with self.client.start_session(causal_consistency=True) as session:
+            # A server that does not know yet that it is no longer the primary could leave out
+            # uses. After a majority has taken this write, only those who know of it can count.
+            held = self._codes.update_one(
+                {"_id": promo_id, "currentUses": seen.uses, "claims.moves": seen.moves},
+                {"$set": {"claims.moves": moves}},
+                session=session,
+            )
+            if not held.matched_count:
+                return None
+            uses = self._uses_on_majority.count_documents({"promoId": promo_id}, session=session)
+            settled = self._codes.update_one(
+                {"_id": promo_id, "currentUses": seen.uses, "claims.moves": moves},
+                {
+                    "$set": {
+                        "currentUses": uses,
+                        "claims.moves": moves + 1,
+                        "claims.inFlight": [],
+                    }
+                },
+                session=session,
+            )
+        return uses if settled.matched_count else None
+
+
+def _taken(document: Document) -> Taken:
+    moves = document.get("claims", {}).get("moves")
+    return Taken(str(document.get("code")), document["currentUses"], moves)
 
 
 def _running(promo_id: ObjectId, now: datetime) -> Document:
@@ -438,9 +506,7 @@ def _tokens_of(in_flight: Any) -> Document:
 
 
 def _read_fields(me: ObjectId) -> Document:
-    sold_out = {
-        "$and": [{"$gt": ["$maxUses", None]}, {"$gte": ["$currentUses", "$maxUses"]}]
-    }
+    sold_out = {"$and": [{"$gt": ["$maxUses", None]}, {"$gte": ["$currentUses", "$maxUses"]}]}
     return {
         "code": 1,
         "discountType": 1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import MethodNotAllowed, UnsupportedMediaType
@@ -81,9 +81,9 @@ def create_blueprint(settings: Settings, redeemer: Redeemer, catalog: Catalog) -
     return promos
 
 
-def json_error(status: int, error: str, code: str, headers: dict[str, str]) -> Response:
+def json_error(status: int, error: str, code: str, headers: Mapping[str, str]) -> Response:
     """Return an error as every endpoint answers it."""
-    response = Response(render_error(error, code), status, headers, content_type=JSON)
+    response = Response(render_error(error, code), status, dict(headers), content_type=JSON)
     response.promo_code = code  # type: ignore[attr-defined]
     return response
 
@@ -128,7 +128,8 @@ def _require_admin(settings: Settings) -> None:
     given = token.strip().encode()
     # All of them are compared, each in constant time: neither which token nor how much of it was
     # right can be read off the time.
-    if not any([hmac.compare_digest(given, known.encode()) for known in settings.admin_tokens]):
+    equal = [hmac.compare_digest(given, known.encode()) for known in settings.admin_tokens]
+    if not any(equal):
         raise Forbidden("This admin token is not valid")
 
 

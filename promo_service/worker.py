@@ -6,8 +6,6 @@ by sending an answer with one system call.
 
 from __future__ import annotations
 
-from typing import Any
-
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler
 
 from promo_service.wire import render_error
@@ -21,6 +19,7 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
     """One connection, and the requests on it one after the other."""
 
     _held: bytearray | None = None
+    close_connection: bool
 
     def handle(self) -> None:
         """Serve the connection until either side closes it or it is silent for too long."""
@@ -45,7 +44,7 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
             held, self._held = self._held, None
         self._sendall(held)
 
-    def _sendall(self, data: bytes) -> None:
+    def _sendall(self, data: bytes | bytearray) -> None:
         if self._held is None:
             super()._sendall(data)
         else:
@@ -89,6 +88,3 @@ def _response(status: str, error: str, code: str) -> bytes:
     body = render_error(error, code)
     head = "".join(f"{name}: {value}\r\n" for name, value in _headers(body))
     return f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + body
-
-
-

@@ -26,14 +26,12 @@ class Audit:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._malformed_promos = Finding(
-            "malformedPromos", "promos have a field of a wrong type and are refused as invalid"
+            "malformedPromos", "promos with a field of a wrong type (refused as invalid)"
         )
-        self._malformed_uses = Finding("malformedUses", "uses have a field of a wrong type")
-        self._unknown = Finding("usesOfUnknownPromos", "users have uses of a promo that is gone")
-        self._over_limit = Finding(
-            "usersOverLimit", "users have used a code more often than its maxUsesPerUser"
-        )
-        self._oversold = Finding("oversoldCodes", "codes have more uses than their maxUses")
+        self._malformed_uses = Finding("malformedUses", "uses with a field of a wrong type")
+        self._unknown = Finding("usersOfUnknownPromos", "users with uses of a promo that is gone")
+        self._over_limit = Finding("usersOverLimit", "users with more uses than maxUsesPerUser")
+        self._oversold = Finding("oversoldCodes", "codes with more uses than maxUses")
         self._limits: dict[Any, Limits | None] = {}
         self._recorded: Counter[ObjectId] = Counter()
         for document in run.codes.find({}, {"claims": 0}):

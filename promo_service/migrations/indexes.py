@@ -51,8 +51,8 @@ def _report_duplicates(run: Run) -> bool:
     """Report codes that several active promos share, and return whether there are any."""
     finding = Finding(
         "duplicateCodes",
-        "codes have several active promos; the smallest _id counts, as before."
-        " No unique index is built: deactivate the others and migrate again",
+        "codes with several active promos (the smallest _id counts, as before; no unique index is"
+        " built: deactivate the others and migrate again)",
     )
     for shared in run.codes.aggregate(
         [

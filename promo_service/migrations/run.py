@@ -112,9 +112,9 @@ class Progress:
 class Finding:
     """What the migration leaves as it is and an operator should know of."""
 
-    def __init__(self, name: str, sentence: str) -> None:
+    def __init__(self, name: str, what: str) -> None:
         self._name = name
-        self._sentence = sentence
+        self._what = what
         self._number = 0
         self._examples: list[str] = []
 
@@ -129,7 +129,7 @@ class Finding:
         if not self._number:
             return
         run.counts[self._name] = self._number
-        run.report(f"found: {self._number:,} {self._sentence}")
+        run.report(f"found {self._what}: {self._number:,}")
         for example in self._examples:
             run.report(f"  {example}")
         if self._number > len(self._examples):
