@@ -80,14 +80,18 @@ class Batcher(Generic[K, I, R]):
         self._ready: deque[K] = deque()
         self._running: set[K] = set()
         self.waiting = 0
+        # How long a batch takes of late (exponentially weighted, the newest counts half).
+        self._batch_seconds = 0.0
+        self._lanes = lanes
 
     def submit(self, key: K, item: I, deadline: float) -> R:
         """Have `item` handled with the next batch of its key and return the answer.
 
-        Raises Unavailable when too many wait already or the deadline (monotonic seconds) passes,
-        and whatever the handler raised.
+        Raises Unavailable at once when so many wait already that the deadline (monotonic seconds)
+        cannot be met, or when it passes, and whatever the handler raised.
         """
-        if self.waiting >= self._max_waiting:
+        left = deadline - time.monotonic()
+        if self.waiting >= self._max_waiting or self._expected_seconds(key) > left:
             raise Unavailable("Too many requests are waiting")
         ticket: Ticket[I, R] = Ticket(item, deadline)
         self._enqueue(key, ticket)
@@ -95,6 +99,16 @@ class Batcher(Generic[K, I, R]):
             self._free_lanes -= 1
             gevent.spawn(self._run_lane)
         return ticket.wait()
+
+    def _expected_seconds(self, key: K) -> float:
+        """Estimate how long a request that comes now will take; 0 when it can go at once."""
+        if key in self._running:
+            ahead = len(self._waiting.get(key, ()))
+        elif self._free_lanes:
+            return 0.0
+        else:
+            ahead = self.waiting // self._lanes
+        return (1 + ahead // self._max_batch) * self._batch_seconds
 
     def _enqueue(self, key: K, ticket: Ticket[I, R]) -> None:
         queue = self._waiting.get(key)
@@ -130,8 +144,8 @@ class Batcher(Generic[K, I, R]):
         return batch
 
     def _run_batch(self, batch: dict[K, list[Ticket[I, R]]]) -> None:
+        now = time.monotonic()
         try:
-            now = time.monotonic()
             # Who has waited beyond the deadline is gone: nothing may be taken in his name.
             live = {key: [t for t in batch[key] if t.deadline > now] for key in batch}
             live = {key: tickets for key, tickets in live.items() if tickets}
@@ -148,6 +162,7 @@ class Batcher(Generic[K, I, R]):
             if failure is not error:
                 raise
         finally:
+            self._batch_seconds += (time.monotonic() - now - self._batch_seconds) / 2
             self._requeue(batch)
 
     def _requeue(self, batch: dict[K, list[Ticket[I, R]]]) -> None:
