@@ -10,9 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# With `http_parser = "fast"` alone, a missing parser would show with the first request, as a 500.
-import gunicorn_h1c  # noqa: F401
-
 # Heartbeats and metrics are files that are written all the time: in memory where there is some.
 # Under a read-only root file system it is also the one place that can be written.
 _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - not a fixed name
@@ -27,19 +24,15 @@ def _whole_number(name: str, default: int, low: int, high: int) -> int:
 
 bind = f"0.0.0.0:{_whole_number('PORT', 8000, 1, 65535)}"
 workers = _whole_number("WEB_CONCURRENCY", len(os.sched_getaffinity(0)), 1, 256)
+# gevent's own WSGI server; gunicorn's settings of its HTTP parser and `keepalive` mean nothing to it.
 worker_class = "promo_service.worker.Worker"
-http_parser = "fast"
 # PyMongo's clients do not survive a fork: each worker builds its own.
 preload_app = False
 
-# Several times what a flash sale holds open; some 15 KB each when idle. An idle one keeps its
-# place until `keepalive`, so a small number would let idle clients lock out the others.
+# Several times what a flash sale holds open; 20 KB each when idle.
 worker_connections = 2048
 # Room for a burst to connect at once; a SYN that is dropped comes back only after a second.
 backlog = 2048
-# Longer than the 60 s of nginx and of most balancers: the side that may send the next request must
-# be the one that closes, or it sends one into a connection that is going away.
-keepalive = 65
 # The heartbeat of a worker, not a limit on requests: they have their own deadline.
 timeout = 30
 # Four times the default deadline of a request, and less than the 10 s after which Docker kills.
@@ -47,11 +40,6 @@ graceful_timeout = 8
 # Workers do not leak; a restart every n requests would hide it if they did.
 max_requests = 0
 worker_tmp_dir = _MEMORY
-
-# 64 characters of a code are 768 bytes when percent-encoded; the rest is for the prefix.
-limit_request_line = 4094
-limit_request_fields = 64
-limit_request_field_size = 8190
 
 # The balancer has an access log, and /metrics the numbers; here it costs CPU in every request.
 accesslog = None
