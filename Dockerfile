@@ -2,14 +2,14 @@
 ARG PYTHON=3.13-alpine3.22
 
 FROM python:${PYTHON} AS builder
-# PyMongo, gunicorn_h1c and zope.interface have no wheels for musl: they are compiled.
+# PyMongo and zope.interface have no wheels for musl: they are compiled.
 RUN apk add --no-cache build-base
 WORKDIR /srv
 COPY requirements.txt .
 RUN python -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
 # Without its C extensions PyMongo still works, several times slower, and says nothing.
-RUN /opt/venv/bin/python -c "import bson, pymongo, gunicorn_h1c, sys; \
+RUN /opt/venv/bin/python -c "import bson, pymongo, sys; \
     sys.exit(0 if bson.has_c() and pymongo.has_c() else 'PyMongo has no C extensions')"
 COPY promo_service promo_service
 COPY gunicorn.conf.py wsgi.py ./

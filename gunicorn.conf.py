@@ -24,7 +24,7 @@ def _whole_number(name: str, default: int, low: int, high: int) -> int:
 
 bind = f"0.0.0.0:{_whole_number('PORT', 8000, 1, 65535)}"
 workers = _whole_number("WEB_CONCURRENCY", len(os.sched_getaffinity(0)), 1, 256)
-# gevent's own WSGI server; gunicorn's settings of its HTTP parser and `keepalive` mean nothing to it.
+# On gevent's own WSGI server: gunicorn's HTTP parser, its limits and `keepalive` do not apply.
 worker_class = "promo_service.worker.Worker"
 # PyMongo's clients do not survive a fork: each worker builds its own.
 preload_app = False
