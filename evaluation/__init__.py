@@ -1,0 +1,1 @@
+"""Everything that measures: the yardsticks, the legacy service, the load and the benchmarks."""
