@@ -95,9 +95,7 @@ class Batcher(Generic[K, I, R]):
             raise Unavailable("Too many requests are waiting")
         ticket: Ticket[I, R] = Ticket(item, deadline)
         self._enqueue(key, ticket)
-        if self._free_lanes and self._ready:
-            self._free_lanes -= 1
-            gevent.spawn(self._run_lane)
+        self._start_lane()
         return ticket.wait()
 
     def _expected_seconds(self, key: K) -> float:
@@ -119,15 +117,21 @@ class Batcher(Generic[K, I, R]):
         queue.append(ticket)
         self.waiting += 1
 
+    def _start_lane(self) -> None:
+        if self._free_lanes and self._ready:
+            self._free_lanes -= 1
+            gevent.spawn(self._run_lane)
+
     def _run_lane(self) -> None:
         try:
             while self._ready:
-                # Lets what has arrived meanwhile join, and answers go out first: batches become
-                # larger at the price of one turn of the event loop.
-                gevent.sleep(0)
                 self._run_batch(self._next_batch())
+                # Answers go out first, and what has arrived meanwhile joins the next batch: it
+                # becomes larger at the price of one turn of the event loop.
+                gevent.sleep(0)
         finally:
             self._free_lanes += 1
+            self._start_lane()  # a lane that was killed leaves its work to another one
 
     def _next_batch(self) -> dict[K, list[Ticket[I, R]]]:
         batch: dict[K, list[Ticket[I, R]]] = {}
@@ -145,10 +149,10 @@ class Batcher(Generic[K, I, R]):
 
     def _run_batch(self, batch: dict[K, list[Ticket[I, R]]]) -> None:
         now = time.monotonic()
+        # Who has waited beyond the deadline is gone: nothing may be taken in his name.
+        live = {key: [t for t in batch[key] if t.deadline > now] for key in batch}
+        live = {key: tickets for key, tickets in live.items() if tickets}
         try:
-            # Who has waited beyond the deadline is gone: nothing may be taken in his name.
-            live = {key: [t for t in batch[key] if t.deadline > now] for key in batch}
-            live = {key: tickets for key, tickets in live.items() if tickets}
             if live:
                 self._handle(live)
                 if not any(t.answered for tickets in live.values() for t in tickets):
@@ -162,7 +166,8 @@ class Batcher(Generic[K, I, R]):
             if failure is not error:
                 raise
         finally:
-            self._batch_seconds += (time.monotonic() - now - self._batch_seconds) / 2
+            if live:
+                self._batch_seconds += (time.monotonic() - now - self._batch_seconds) / 2
             self._requeue(batch)
 
     def _requeue(self, batch: dict[K, list[Ticket[I, R]]]) -> None:

@@ -63,9 +63,9 @@ class Run:
         return BATCH if self.max_rate is None else max(1, min(BATCH, self.max_rate // 4))
 
     def estimate(self, changes: int) -> str:
-        """Say how long so many changes will take."""
+        """Say how long so many changes will take, in words."""
         seconds = changes / min(self.max_rate or USUAL_RATE, USUAL_RATE)
-        return f"about {seconds:.0f} s" if seconds < 120 else f"about {seconds / 60:.0f} minutes"
+        return f"in about {seconds:.0f} s" if seconds < 120 else f"in about {seconds / 60:.0f} min"
 
 
 class Progress:
@@ -76,10 +76,14 @@ class Progress:
         self._field = field
         self._total = total
         self._seen = 0
-        self._started = self._batch_started = self._reported = time.monotonic()
+        self._word = "to change" if run.dry_run else "changed"
+        self._started = self._first = self._reported = self._batch_started = time.monotonic()
 
     def advance(self, seen: int, changed: int) -> None:
         """Count a batch: documents looked at, and those of them that were changed."""
+        if not self._seen:
+            # Before the first ones came the database may have sorted; the rest goes faster.
+            self._first = time.monotonic()
         self._seen += seen
         self._run.counts[self._field] += changed
         if self._run.max_rate and not self._run.dry_run:
@@ -88,24 +92,25 @@ class Progress:
         self._batch_started = time.monotonic()
         if self._batch_started - self._reported >= SECONDS_BETWEEN_LINES:
             self._reported = self._batch_started
-            self._report_position(self._reported - self._started)
+            self._report_position()
 
     def finish(self) -> None:
         """Report what was done, or would be."""
         changed = self._run.counts[self._field]
-        if self._run.dry_run:
-            time_needed = f", {self._run.estimate(changed)}" if changed else ""
-            self._run.report(f"{self._field}: {changed:,} documents to change{time_needed}")
-        else:
-            seconds = time.monotonic() - self._started
-            self._run.report(f"{self._field}: {changed:,} documents changed in {seconds:.1f} s")
+        if changed:
+            seconds = self._batch_started - self._started
+            time_needed = (
+                self._run.estimate(changed) if self._run.dry_run else f"in {seconds:.1f} s"
+            )
+            self._run.report(f"{self._field}: {changed:,} documents {self._word}, {time_needed}")
 
-    def _report_position(self, seconds: float) -> None:
+    def _report_position(self) -> None:
         total = max(self._total, self._seen)  # documents are added while we read
+        seconds = self._reported - self._first
         left = seconds * (total - self._seen) / max(self._seen, 1)
         self._run.report(
             f"{self._field}: {self._seen:,} of {total:,} documents"
-            f", {self._run.counts[self._field]:,} changed, about {left:.0f} s left"
+            f", {self._run.counts[self._field]:,} {self._word}, about {left:.0f} s left"
         )
 
 
