@@ -55,6 +55,7 @@ def create_app(settings: Settings, now: Callable[[], datetime] = utc_now) -> Fla
     catalog = Catalog(store, now, timeout=timeout, operations=settings.max_pool_size - lanes)
 
     app = Service(__name__, static_folder=None)
+    app.url_map.merge_slashes = False  # it answers with a redirection, which is an HTML page
     app.config["MAX_CONTENT_LENGTH"] = 1024 * 1024
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.register_blueprint(create_blueprint(settings, redeemer, catalog))

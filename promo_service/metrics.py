@@ -36,6 +36,11 @@ class Metrics:
             buckets=BATCH_BUCKETS,
             registry=registry,
         )
+        self.malformed = Counter(
+            "promo_malformed_documents",
+            "Promo documents that were asked for and could not be understood",
+            registry=registry,
+        )
         self.given_back = Counter(
             "promo_uses_given_back",
             "Uses given back because their record was refused",

@@ -6,7 +6,7 @@ Numbers are IEEE doubles, as in the legacy service, kept as the Node driver stor
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -52,6 +52,9 @@ class Promo:
         A missing field is no limit. A null is what JavaScript makes of it when it compares: 0.
         """
         get = document.get
+        promo_id = document["_id"]
+        if not isinstance(promo_id, Hashable):  # an embedded document
+            raise MalformedPromo("_id")
         discount_type = get("discountType")
         if not isinstance(discount_type, str):
             raise MalformedPromo("discountType")
@@ -59,7 +62,7 @@ class Promo:
         if discount_value is None:
             raise MalformedPromo("discountValue")
         return cls(
-            id=document["_id"],
+            id=promo_id,
             discount_type=discount_type,
             discount_value=discount_value,
             max_uses=_limit(document, "maxUses", null=None),

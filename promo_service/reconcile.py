@@ -132,4 +132,4 @@ def at_rest(
     before: Mapping[ObjectId, Taken], after: Mapping[ObjectId, Taken]
 ) -> dict[ObjectId, Taken]:
     """Return the codes that have not moved between two reads."""
-    return {id_: after[id_] for id_, seen in before.items() if after[id_].uses == seen.uses}
+    return {id_: seen for id_, seen in before.items() if after.get(id_) == seen}

@@ -118,6 +118,8 @@ class Redeemer:
         replays: list[tuple[Waiting, Promo, Replay]],
     ) -> None:
         """Answer what needs no more of the database, and collect the rest."""
+        if snapshot.malformed:
+            self._metrics.malformed.inc()
         promo = snapshot.promo
         if promo is not None and promo.current_uses is None and is_running(promo, now):
             self._store.count_once(promo.id)

@@ -79,10 +79,14 @@ _USE_FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What was read of one code: the promo, if there is one, and uses by user."""
+    """What was read of one code: the promo, if there is one, and uses by user.
+
+    There is none either where the document is `malformed`.
+    """
 
     promo: Promo | None
     uses: dict[str, list[Use]]
+    malformed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,8 @@ def connect(uri: str, *, pool_size: int, timeout: float) -> MongoClient[Document
 
 def deadline(seconds: float) -> AbstractContextManager[None]:
     """Bound all database work inside by `seconds`; valid in the greenlet that opens it only."""
-    return pymongo.timeout(seconds)
+    # To PyMongo, 0 is no deadline at all and less is a mistake.
+    return pymongo.timeout(max(seconds, 1e-6))
 
 
 def translated(method: Callable[P, T]) -> Callable[P, T]:
@@ -216,8 +221,8 @@ class Store:
         # Two round trips for all codes. The product of promos and users looks wasteful and is not:
         # the index is walked over what exists, and one $or branch per code costs twice as much.
         query = {"code": {"$in": codes}, "isActive": True}
-        documents = list(self._codes.find(query, self._read_fields))
-        documents.sort(key=lambda document: document["_id"])
+        in_order = [("code", 1), ("_id", 1)]
+        documents = list(self._codes.find(query, self._read_fields, sort=in_order))
         ids = [document["_id"] for document in documents]
         pairs = {"promoId": {"$in": ids}, "userId": {"$in": users}}
         return documents, list(self._uses.find(pairs, _USE_FIELDS)) if ids else []
@@ -532,24 +537,28 @@ def _snapshots(
 ) -> dict[str, Snapshot]:
     recorded: dict[ObjectId, dict[str, list[Use]]] = {}
     for use in uses:
-        of_promo = recorded.setdefault(use["promoId"], {})
-        of_promo.setdefault(users[use["userId"]], []).append(Use.from_document(use))
+        # A query for one value also finds a list that holds it; nobody writes one.
+        promo_id, user_id = use["promoId"], use["userId"]
+        if not isinstance(promo_id, (list, dict)) and not isinstance(user_id, list):
+            of_promo = recorded.setdefault(promo_id, {})
+            of_promo.setdefault(users[user_id], []).append(Use.from_document(use))
     snapshots = {code: Snapshot(None, {}) for code in codes}
     seen: set[str] = set()
-    for document in documents:  # by _id: the smallest counts
+    for document in documents:  # by _id within a code: the smallest counts
         code = document["code"]
-        if code not in seen:
+        if isinstance(code, str) and code not in seen:
             seen.add(code)
-            snapshots[code] = Snapshot(_understood(document), recorded.get(document["_id"], {}))
+            snapshots[code] = _snapshot(document, recorded)
     return snapshots
 
 
-def _understood(document: Document) -> Promo | None:
+def _snapshot(document: Document, recorded: Mapping[ObjectId, dict[str, list[Use]]]) -> Snapshot:
     try:
-        return Promo.from_document(document)
+        promo = Promo.from_document(document)
     except MalformedPromo as error:
         log.error("promo %s cannot be understood: wrong %s", document["_id"], error)
-        return None
+        return Snapshot(None, {}, malformed=True)
+    return Snapshot(promo, recorded.get(promo.id, {}))
 
 
 def _slot_is_filled(write_error: Document) -> bool:

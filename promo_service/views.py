@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import MethodNotAllowed, UnsupportedMediaType
 
 from promo_service.catalog import Catalog
@@ -33,8 +33,6 @@ _OBJECT_ID = re.compile(r"[0-9a-fA-F]{24}")
 def create_blueprint(settings: Settings, redeemer: Redeemer, catalog: Catalog) -> Blueprint:
     """Return the endpoints of the contract, under the configured prefix and paths."""
     promos = Blueprint("promos", __name__, url_prefix=settings.url_prefix)
-    post_only = {settings.url_prefix + settings.path_apply}
-    post_only.add(settings.url_prefix + settings.path_validate)
 
     @promos.post(settings.path_apply)
     def apply() -> Response:
@@ -64,7 +62,8 @@ def create_blueprint(settings: Settings, redeemer: Redeemer, catalog: Catalog) -
         try:
             document = catalog.read(code)
         except NotFound:
-            if request.path in post_only:
+            # Only where no code has the name of another operation's path, it is a wrong method.
+            if "POST" in _methods_of_path():
                 raise MethodNotAllowed(["POST"]) from None
             raise
         return Response(write_document(document), content_type=JSON)
@@ -102,6 +101,11 @@ def _answer(answer: Answer) -> Response:
     if answer.replayed:
         response.headers["Idempotent-Replayed"] = "true"
     return response
+
+
+def _methods_of_path() -> Iterable[str]:
+    adapter = current_app.create_url_adapter(request)
+    return adapter.allowed_methods() if adapter else ()
 
 
 def _json_body(limit: int) -> bytes:

@@ -8,12 +8,17 @@ from typing import Any
 
 from pymongo.database import Database
 
-from promo_service.migrations import indexes, promo_codes, promo_usage
+from promo_service.migrations import audit, indexes, promo_codes, promo_usage
 from promo_service.migrations.run import Run
 
 # Each step builds on those before it. There is no record of what has been done: a step looks at
 # the documents and does what is missing, so a migration that was killed just runs again.
-STEPS = (indexes.build, promo_codes.fill_current_uses, promo_usage.fill_use_slots)
+STEPS = (
+    indexes.build,
+    promo_codes.fill_current_uses,
+    promo_usage.fill_use_slots,
+    audit.audit,
+)
 
 
 def migrate(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from bson import ObjectId
@@ -10,6 +12,14 @@ from bson import ObjectId
 from promo_service.errors import MalformedPromo
 from promo_service.migrations.run import Document, Finding, Run
 from promo_service.promos import Promo
+
+WRONG_USES: Document = {
+    "$or": [
+        {"promoId": {"$not": {"$type": "objectId"}}},
+        {"userId": {"$not": {"$type": "objectId"}}},
+        {"useSlot": {"$exists": True, "$not": {"$type": ["int", "long", "null"]}}},
+    ]
+}
 
 
 class Limits(NamedTuple):
@@ -20,73 +30,77 @@ class Limits(NamedTuple):
     max_uses_per_user: int | None
 
 
-class Audit:
-    """Looks at every promo, and at every use in passing, and reports at the end."""
+def audit(run: Run) -> None:
+    """Report what an operator should know of."""
+    run.report(f"limits: checking {run.uses.estimated_document_count():,} uses")
+    limits = _limits(run)
+    _report_malformed_uses(run)
+    _report_broken_limits(run, limits)
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._malformed_promos = Finding(
-            "malformedPromos", "promos with a field of a wrong type (refused as invalid)"
-        )
-        self._malformed_uses = Finding("malformedUses", "uses with a field of a wrong type")
-        self._unknown = Finding("usersOfUnknownPromos", "users with uses of a promo that is gone")
-        self._over_limit = Finding("usersOverLimit", "users with more uses than maxUsesPerUser")
-        self._oversold = Finding("oversoldCodes", "codes with more uses than maxUses")
-        self._limits: dict[Any, Limits | None] = {}
-        self._recorded: Counter[ObjectId] = Counter()
-        for document in run.codes.find({}, {"claims": 0}):
-            self._limits[document["_id"]] = self._understood(document)
 
-    def look_at(self, uses: list[Document]) -> None:
-        """Take in all uses of one promo by one user."""
-        promo_id, user_id = uses[0].get("promoId"), uses[0].get("userId")
-        for use in uses:
-            for field in _wrong_fields(use):
-                self._malformed_uses.add(f"_id {use['_id']}: {field}")
-        if not isinstance(promo_id, ObjectId):
-            return
-        self._recorded[promo_id] += len(uses)
-        if promo_id not in self._limits:
-            self._unknown.add(f"promo {promo_id}, user {user_id}: {len(uses)} uses")
-            return
-        limits = self._limits[promo_id]
-        if limits and limits.max_uses_per_user is not None:
-            self._check_user(user_id, len(uses), limits.code, limits.max_uses_per_user)
-
-    def report(self) -> None:
-        """Report everything that was found."""
-        for promo_id, limits in self._limits.items():
-            recorded = self._recorded[promo_id]
-            if limits and limits.max_uses is not None and recorded > limits.max_uses:
-                self._oversold.add(f"{limits.code!r}: {recorded} uses of {limits.max_uses}")
-        for finding in (
-            self._malformed_promos,
-            self._malformed_uses,
-            self._unknown,
-            self._over_limit,
-            self._oversold,
-        ):
-            finding.report(self._run)
-
-    def _check_user(self, user_id: Any, number: int, code: str, limit: int) -> None:
-        if number > limit:
-            self._over_limit.add(f"{code!r}, user {user_id}: {number} uses of {limit}")
-
-    def _understood(self, document: Document) -> Limits | None:
-        wrong, code = "code", document.get("code")
+def _limits(run: Run) -> dict[Any, Limits | None]:
+    """Return the limits of every promo, None for those that cannot be understood: a finding."""
+    malformed = Finding(
+        "malformedPromos", "promos with a field of a wrong type (refused as invalid)"
+    )
+    limits: dict[Any, Limits | None] = {}
+    for document in run.codes.find({}, {"claims": 0}):
         try:
-            promo = Promo.from_document(document)
-            if isinstance(code, str):
-                return Limits(code, promo.max_uses, promo.max_uses_per_user)
+            limits[document["_id"]] = _limits_of(document)
         except MalformedPromo as error:
-            wrong = str(error)
-        self._malformed_promos.add(f"_id {document['_id']}: {wrong}")
-        return None
+            limits[document["_id"]] = None
+            malformed.add(f"_id {document['_id']}: {error}")
+    malformed.report(run)
+    return limits
 
 
-def _wrong_fields(use: Document) -> list[str]:
-    wrong = [name for name in ("promoId", "userId") if not isinstance(use.get(name), ObjectId)]
-    slot = use.get("useSlot")
-    if slot is not None and (isinstance(slot, bool) or not isinstance(slot, int)):
-        wrong.append("useSlot")
-    return wrong
+def _limits_of(document: Document) -> Limits:
+    promo, code = Promo.from_document(document), document.get("code")
+    if not isinstance(code, str):
+        raise MalformedPromo("code")
+    return Limits(code, promo.max_uses, promo.max_uses_per_user)
+
+
+def _report_malformed_uses(run: Run) -> None:
+    malformed = Finding("malformedUses", "uses with a promoId, userId or useSlot of a wrong type")
+    for use in run.uses.find(WRONG_USES, {"_id": 1}):
+        malformed.add(f"_id {use['_id']}")
+    malformed.report(run)
+
+
+def _report_broken_limits(run: Run, limits: dict[Any, Limits | None]) -> None:
+    unknown = Finding("usersOfUnknownPromos", "users with uses of a promo that is gone")
+    over_limit = Finding("usersOverLimit", "users with more uses than maxUsesPerUser")
+    oversold = Finding("oversoldCodes", "codes with more uses than maxUses")
+    recorded: Counter[ObjectId] = Counter()
+    for promo_id, user_id, uses in _uses_by_user(run):
+        recorded[promo_id] += uses
+        if promo_id not in limits:
+            unknown.add(f"promo {promo_id}, user {user_id}: {uses} uses")
+        elif (of_promo := limits[promo_id]) and _exceeds(uses, of_promo.max_uses_per_user):
+            limit = of_promo.max_uses_per_user
+            over_limit.add(f"{of_promo.code!r}, user {user_id}: {uses} uses of {limit}")
+    for promo_id, of_promo in limits.items():
+        if of_promo and _exceeds(recorded[promo_id], of_promo.max_uses):
+            uses, limit = recorded[promo_id], of_promo.max_uses
+            oversold.add(f"{of_promo.code!r}: {uses} uses of {limit}")
+    for finding in (unknown, over_limit, oversold):
+        finding.report(run)
+
+
+def _exceeds(uses: int, limit: int | None) -> bool:
+    return limit is not None and uses > limit
+
+
+def _uses_by_user(run: Run) -> Iterator[tuple[ObjectId, Any, int]]:
+    # All of it stands in an index, in this order. Before that is built, in a dry run, the database
+    # has to sort.
+    cursor = run.uses.find({}, {"_id": 0, "promoId": 1, "userId": 1}).allow_disk_use(True)
+    cursor.sort([("promoId", 1), ("userId", 1)])
+    for (promo_id, user_id), uses in groupby(cursor, _user):
+        if isinstance(promo_id, ObjectId):
+            yield promo_id, user_id, sum(1 for _ in uses)
+
+
+def _user(use: Document) -> tuple[Any, Any]:
+    return use.get("promoId"), use.get("userId")

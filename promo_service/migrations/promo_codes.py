@@ -22,7 +22,7 @@ def fill_current_uses(run: Run) -> None:
     found = run.codes.find(missing, {"_id": 1}, batch_size=run.batch)
     promo_ids = (document["_id"] for document in found)
     while batch := list(islice(promo_ids, run.batch)):
-        progress.advance(len(batch), len(batch) if run.dry_run else _count(run, batch))
+        progress.advance(len(batch) if run.dry_run else _count(run, batch))
     progress.finish()
 
 

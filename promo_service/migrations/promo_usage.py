@@ -5,116 +5,85 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime
-from itertools import count, groupby
+from itertools import count, islice
 from typing import Any
 
-from pymongo import UpdateMany
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError
 
-from promo_service.migrations.audit import Audit
 from promo_service.migrations.run import Document, Progress, Run
 from promo_service.store import DUPLICATE_KEY
 
 FIELDS = {"promoId": 1, "userId": 1, "useSlot": 1, "usedAt": 1}
-# Uses that have their numbers already are cheap to pass; they count for this part of a batch.
-ALREADY_NUMBERED = 0.02
 
-Uses = list[Document]
+Users = set[tuple[Any, Any]]  # pairs of promo and user
 
 
 def fill_use_slots(run: Run) -> None:
-    """Give every use its number among its user's uses of its code, where it has none.
+    """Give every use without a number the lowest one that its user has free for its code.
 
-    Numbers start at 0 with the oldest. Safe beside live traffic, for the reasons given in
-    `decide_batch`: a use gets the lowest free number, a number once given never changes, and the
-    unique index decides who was first.
+    Safe beside live traffic, for the reasons given in `decide_batch`: a number once given never
+    changes, and the unique index decides who was first.
     """
-    audit = Audit(run)
-    progress = Progress(run, "useSlot", run.uses.estimated_document_count())
-    for batch in _batches(run):
-        for uses in batch:
-            audit.look_at(uses)
-        unnumbered = [uses for uses in batch if any(map(_is_unnumbered, uses))]
-        if not run.dry_run:
-            _fill(run, unnumbered)
-        seen = sum(map(len, batch))
-        progress.advance(seen, sum(_is_unnumbered(use) for uses in unnumbered for use in uses))
+    missing = {"useSlot": None}  # a null matches a missing field too
+    progress = Progress(run, "useSlot", run.uses.count_documents(missing))
+    # In the order in which they are stored, and were used. In any other one nearly every use would
+    # be on a page of its own, which is read and written for it alone.
+    uses = run.uses.find(missing, FIELDS, batch_size=run.batch).hint([("$natural", 1)])
+    while batch := list(islice(uses, run.batch)):
+        progress.advance(len(batch) if run.dry_run else _fill(run, batch))
     progress.finish()
-    audit.report()
 
 
-def _batches(run: Run) -> Iterator[list[Uses]]:
-    """Yield so many users' uses at a time that the changes fill a batch."""
-    batch: list[Uses] = []
-    weight = 0.0
-    for uses in _uses_by_user(run):
-        batch.append(uses)
-        weight += sum(1 if _is_unnumbered(use) else ALREADY_NUMBERED for use in uses)
-        if weight >= run.batch:
-            yield batch
-            batch, weight = [], 0.0
-    yield batch
+def _fill(run: Run, uses: list[Document]) -> int:
+    """Give numbers to these uses, and all others of their users; return how many got one."""
+    # Most uses are their user's first. The index tells which ones are not.
+    changed, refused = _give(run, [(use["_id"], 0) for use in uses])
+    users = {_user(use) for use in uses if use["_id"] in refused}
+    waiting = list(_with_free_numbers(run, users))
+    while waiting:
+        # Refused is what a request has been given since we looked: the next one, then.
+        more, refused = _give(run, [(use_id, next(free)) for use_id, free in waiting])
+        waiting = [each for each in waiting if each[0] in refused]
+        changed += more
+    return changed
 
 
-def _uses_by_user(run: Run) -> Iterator[Uses]:
-    # The index has this order. In a dry run before it is built, the database has to sort.
-    cursor = run.uses.find({}, FIELDS, batch_size=run.batch).allow_disk_use(True)
-    cursor.sort([("promoId", 1), ("userId", 1)])
-    for _, uses in groupby(cursor, lambda use: (use.get("promoId"), use.get("userId"))):
-        yield list(uses)
-
-
-def _fill(run: Run, groups: list[Uses]) -> None:
-    """Give the uses of some users their numbers."""
-    by_slot: defaultdict[int, list[Any]] = defaultdict(list)
-    for uses in groups:
-        for use_id, slot in zip(_unnumbered(uses), _free_slots(uses), strict=False):
-            by_slot[slot].append(use_id)
-    # Most uses are their user's first: one update changes nearly all of the batch.
+def _give(run: Run, numbers: list[tuple[Any, int]]) -> tuple[int, set[Any]]:
+    """Set the numbers of uses; return how many were set, and the uses whose number is not free."""
     updates = [
-        UpdateMany({"_id": {"$in": ids}, "useSlot": None}, {"$set": {"useSlot": slot}})
-        for slot, ids in by_slot.items()
+        UpdateOne({"_id": use_id, "useSlot": None}, {"$set": {"useSlot": number}})
+        for use_id, number in numbers
     ]
     try:
-        if updates:
-            run.uses.bulk_write(updates, ordered=False)
+        return run.uses.bulk_write(updates, ordered=False).modified_count, set()
     except BulkWriteError as error:
-        failed = error.details
-        if failed["writeConcernErrors"] or any(
-            e["code"] != DUPLICATE_KEY for e in failed["writeErrors"]
-        ):
+        refused: list[Document] = error.details["writeErrors"]
+        if error.details["writeConcernErrors"] or any(e["code"] != DUPLICATE_KEY for e in refused):
             raise
-        # A user was served since we looked, and the update has stopped somewhere.
-        for uses in groups:
-            _fill_one_by_one(run, uses)
+        return error.details["nModified"], {numbers[e["index"]][0] for e in refused}
 
 
-def _fill_one_by_one(run: Run, uses: Uses) -> None:
-    free = _free_slots(uses)
-    for use_id in _unnumbered(uses):
-        next(slot for slot in free if _give(run, use_id, slot))
+def _with_free_numbers(run: Run, users: Users) -> Iterator[tuple[Any, Iterator[int]]]:
+    """Yield the uses that have no number, a user's oldest first, each with its user's free ones."""
+    uses: defaultdict[tuple[Any, Any], list[Document]] = defaultdict(list)
+    pairs = [{"promoId": promo_id, "userId": user_id} for promo_id, user_id in users]
+    for use in run.uses.find({"$or": pairs}, FIELDS) if pairs else ():
+        uses[_user(use)].append(use)
+    for of_user in uses.values():
+        free = _free_numbers(of_user)
+        for use in sorted(of_user, key=_used_at):
+            if use.get("useSlot") is None:
+                yield use["_id"], free
 
 
-def _give(run: Run, use_id: Any, slot: int) -> bool:
-    try:
-        run.uses.update_one({"_id": use_id, "useSlot": None}, {"$set": {"useSlot": slot}})
-    except DuplicateKeyError:
-        return False
-    return True
-
-
-def _free_slots(uses: Uses) -> Iterator[int]:
+def _free_numbers(uses: list[Document]) -> Iterator[int]:
     filled = {use["useSlot"] for use in uses if isinstance(use.get("useSlot"), (int, float))}
-    return (slot for slot in count() if slot not in filled)
+    return (number for number in count() if number not in filled)
 
 
-def _unnumbered(uses: Uses) -> list[Any]:
-    """Return the ids of the uses without a number, the oldest first."""
-    return [use["_id"] for use in sorted(filter(_is_unnumbered, uses), key=_used_at)]
-
-
-def _is_unnumbered(use: Document) -> bool:
-    return use.get("useSlot") is None
+def _user(use: Document) -> tuple[Any, Any]:
+    return use.get("promoId"), use.get("userId")
 
 
 def _used_at(use: Document) -> tuple[bool, Any]:

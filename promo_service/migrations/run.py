@@ -75,17 +75,12 @@ class Progress:
         self._run = run
         self._field = field
         self._total = total
-        self._seen = 0
-        self._word = "to change" if run.dry_run else "changed"
-        self._started = self._first = self._reported = self._batch_started = time.monotonic()
+        self._changed = 0
+        self._started = self._reported = self._batch_started = time.monotonic()
 
-    def advance(self, seen: int, changed: int) -> None:
-        """Count a batch: documents looked at, and those of them that were changed."""
-        if not self._seen:
-            # Before the first ones came the database may have sorted; the rest goes faster.
-            self._first = time.monotonic()
-        self._seen += seen
-        self._run.counts[self._field] += changed
+    def advance(self, changed: int) -> None:
+        """Count the documents of a batch that were changed, or would be."""
+        self._changed += changed
         if self._run.max_rate and not self._run.dry_run:
             spent = time.monotonic() - self._batch_started
             time.sleep(max(0.0, changed / self._run.max_rate - spent))
@@ -96,21 +91,20 @@ class Progress:
 
     def finish(self) -> None:
         """Report what was done, or would be."""
-        changed = self._run.counts[self._field]
-        if changed:
-            seconds = self._batch_started - self._started
-            time_needed = (
-                self._run.estimate(changed) if self._run.dry_run else f"in {seconds:.1f} s"
-            )
-            self._run.report(f"{self._field}: {changed:,} documents {self._word}, {time_needed}")
+        self._run.counts[self._field] += self._changed
+        if not self._changed:
+            return
+        if self._run.dry_run:
+            what = f"to change {self._run.estimate(self._changed)}"
+        else:
+            what = f"changed in {self._batch_started - self._started:.1f} s"
+        self._run.report(f"{self._field}: {self._changed:,} documents {what}")
 
     def _report_position(self) -> None:
-        total = max(self._total, self._seen)  # documents are added while we read
-        seconds = self._reported - self._first
-        left = seconds * (total - self._seen) / max(self._seen, 1)
+        total = max(self._total, self._changed)  # documents are added meanwhile
+        left = (self._reported - self._started) * (total / max(self._changed, 1) - 1)
         self._run.report(
-            f"{self._field}: {self._seen:,} of {total:,} documents"
-            f", {self._run.counts[self._field]:,} {self._word}, about {left:.0f} s left"
+            f"{self._field}: {self._changed:,} of {total:,} documents, about {left:.0f} s left"
         )
 
 

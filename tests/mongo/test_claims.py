@@ -1,0 +1,400 @@
+"""Taking, recording and giving back uses, against a real mongod and beside another process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+import pytest
+from bson import Int64, ObjectId
+from pymongo import MongoClient
+from pymongo.collection import Collection
+from pymongo.database import Database
+
+from promo_service.errors import DatabaseUnavailable
+from promo_service.rules import claim_token
+from promo_service.store import Claim, Store
+from tests.support import unique_code
+from tests.support.commands import Commands
+from tests.support.documents import ABSENT, HOUR, promo_document, use_document, user, utc_now
+from tests.support.faults import NOT_ON_MAJORITY, failing
+
+Document = dict[str, Any]
+StorePromo = Callable[..., ObjectId]
+
+A, B, C, D, E = TOKENS = [claim_token(user(number), 0) for number in range(5)]
+
+
+@pytest.fixture
+def store_promo(service_database: Database[Document]) -> StorePromo:
+    """Provide a function that stores a promo and returns its id."""
+
+    def store(**changes: Any) -> ObjectId:
+        promo = promo_document(unique_code(), **changes)
+        service_database.promo_codes.insert_one(promo)
+        promo_id: ObjectId = promo["_id"]
+        return promo_id
+
+    return store
+
+
+@pytest.fixture
+def codes(service_database: Database[Document]) -> Collection[Document]:
+    return service_database.promo_codes
+
+
+@pytest.fixture
+def recorded(service_database: Database[Document]) -> Callable[[ObjectId], int]:
+    """Provide a function that counts the recorded uses of a promo."""
+    return lambda promo_id: service_database.promo_usage.count_documents({"promoId": promo_id})
+
+
+def take(store: Store, promo_id: ObjectId, *tokens: bytes) -> list[bytes]:
+    """Take uses of one promo and return which were granted."""
+    granted = store.take([Claim(promo_id, list(tokens))], utc_now())
+    return granted[promo_id]
+
+
+def state(codes: Collection[Document], promo_id: ObjectId) -> tuple[Any, Any, list[list[bytes]]]:
+    """Return the count of a promo, its moves and the tokens of each claim in flight."""
+    promo = codes.find_one({"_id": promo_id}) or {}
+    claims = promo.get("claims", {})
+    in_flight = [[bytes(token) for token in c["uses"]] for c in claims.get("inFlight", [])]
+    return promo.get("currentUses"), claims.get("moves"), in_flight
+
+
+# --- taking
+
+
+def test_all_are_taken_where_enough_are_left(
+    ours: Store, store_promo: StorePromo, codes: Collection[Document]
+) -> None:
+    promo_id = store_promo(maxUses=5, currentUses=2)
+    assert take(ours, promo_id, A, B, C) == [A, B, C]
+    assert state(codes, promo_id) == (5, 1, [[A, B, C]])
+
+
+def test_what_is_left_is_taken_first_come_first_served(
+    ours: Store, store_promo: StorePromo, codes: Collection[Document]
+) -> None:
+    promo_id = store_promo(maxUses=5, currentUses=3)
+    assert take(ours, promo_id, A, B, C, D) == [A, B]
+    assert state(codes, promo_id) == (5, 1, [[A, B]])
+
+
+def test_nothing_is_granted_where_nothing_is_left(
+    ours: Store, store_promo: StorePromo, codes: Collection[Document]
+) -> None:
+    promo_id = store_promo(maxUses=5, currentUses=5)
+    assert take(ours, promo_id, A) == []
+    assert state(codes, promo_id)[0] == 5
+
+
+def test_a_code_that_the_legacy_service_oversold_keeps_its_count(
+    ours: Store, store_promo: StorePromo, codes: Collection[Document]
+) -> None:
+    promo_id = store_promo(maxUses=5, currentUses=9)
+    assert take(ours, promo_id, A, B) == []
+    assert state(codes, promo_id)[0] == 9
+
+
+@pytest.mark.parametrize("max_uses", [None, ABSENT, inf])
+def test_a_code_without_a_limit_grants_everything(
+    ours: Store, theirs: Store, store_promo: StorePromo, max_uses: object
+) -> None:
+    promo_id = store_promo(maxUses=max_uses, currentUses=10**6)
+    assert take(theirs, promo_id, A) == [A]
+    # With A in flight elsewhere the rest is taken one by one.
+    assert take(ours, promo_id, A, B, C) == [B, C]
+
+
+@pytest.mark.parametrize("max_uses", [5, 5.0, Int64(5), 5.9])
+@pytest.mark.parametrize("current_uses", [3, 3.0, Int64(3)])
+def test_limits_and_counts_of_every_number_type(
+    ours: Store,
+    store_promo: StorePromo,
+    codes: Collection[Document],
+    max_uses: float,
+    current_uses: float,
+) -> None:
+    promo_id = store_promo(maxUses=max_uses, currentUses=current_uses)
+    assert take(ours, promo_id, A, B, C) == [A, B]
+    assert take(ours, promo_id, C) == []
+    assert state(codes, promo_id)[0] == 5
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        {"isActive": False},
+        {"validUntil": utc_now() - HOUR},
+        {"validFrom": utc_now() + HOUR},
+        {"currentUses": ABSENT},
+        {"currentUses": None},
+    ],
+    ids=["inactive", "expired", "not yet valid", "no count", "null count"],
+)
+def test_a_code_that_meanwhile_may_not_be_used_grants_nothing(
+    ours: Store, store_promo: StorePromo, codes: Collection[Document], meanwhile: Document
+) -> None:
+    promo_id = store_promo(**meanwhile)
+    before = codes.find_one({"_id": promo_id})
+    assert take(ours, promo_id, A) == []
+    assert codes.find_one({"_id": promo_id}) == before
+
+
+@pytest.mark.parametrize("dates", [{"validFrom": ABSENT, "validUntil": ABSENT}, {}])
+def test_dates_that_are_missing_or_just_met_hold_nobody_up(
+    ours: Store, store_promo: StorePromo, dates: Document
+) -> None:
+    now = utc_now()
+    promo_id = store_promo(**(dates or {"validFrom": now, "validUntil": now}))
+    assert ours.take([Claim(promo_id, [A])], now) == {promo_id: [A]}
+
+
+def test_a_deleted_code_grants_nothing(ours: Store) -> None:
+    assert take(ours, ObjectId(), A) == []
+
+
+def test_several_codes_are_taken_at_once_each_on_its_own(
+    ours: Store, store_promo: StorePromo, codes: Collection[Document]
+) -> None:
+    full, partial, none, off = (
+        store_promo(maxUses=5),
+        store_promo(maxUses=1),
+        store_promo(maxUses=5, currentUses=5),
+        store_promo(isActive=False),
+    )
+    claims = [Claim(promo_id, [A, B]) for promo_id in (full, partial, none, off)]
+    taken = ours.take(claims, utc_now())
+    assert taken == {full: [A, B], partial: [A], none: [], off: []}
+    assert [state(codes, promo_id)[0] for promo_id in (full, partial, none)] == [2, 1, 5]
+
+
+def test_taking_all_of_several_codes_is_one_command(
+    ours: Store, store_promo: StorePromo, commands: Commands
+) -> None:
+    claims = [Claim(store_promo(), [A, B]) for _ in range(3)]
+    commands.take()
+    ours.take(claims, utc_now())
+    assert commands.names() == ["update"]
+
+
+# --- beside another process
+
+
+def test_what_another_process_is_recording_is_not_taken_twice(
+    ours: Store, theirs: Store, store_promo: StorePromo, codes: Collection[Document]
+) -> None:
+    promo_id = store_promo(maxUses=4)
+    assert take(theirs, promo_id, A, B) == [A, B]
+    assert take(ours, promo_id, B, C) == [C]
+    assert state(codes, promo_id) == (3, 2, [[C], [A, B]])
+
+
+def test_another_processs_claim_for_the_last_use_is_not_taken_twice(
+    ours: Store, theirs: Store, store_promo: StorePromo, codes: Collection[Document]
+) -> None:
+    promo_id = store_promo(maxUses=3)
+    take(theirs, promo_id, A)
+    assert take(ours, promo_id, A, B, C, D) == [B, C]
+    assert state(codes, promo_id)[0] == 3
+
+
+def test_a_claim_that_nobody_waits_for_any_more_is_no_longer_in_the_way(
+    ours: Store,
+    store_promo: StorePromo,
+    codes: Collection[Document],
+    service_client: MongoClient[Document],
+    service_database: Database[Document],
+) -> None:
+    promo_id = store_promo()
+    gone = Store(service_client, service_database.name, claim_seconds=0)
+    take(gone, promo_id, A, B)
+    assert take(ours, promo_id, B, C) == [B, C]
+    # The uses that it took stay taken: whether they were recorded is for reconcile to find out.
+    assert state(codes, promo_id) == (4, 2, [[B, C]])
+
+
+def test_a_processs_own_last_claim_is_replaced(
+    ours: Store, theirs: Store, store_promo: StorePromo, codes: Collection[Document]
+) -> None:
+    """Its last batch is over when the next one begins, so its claims cannot be in flight."""
+    promo_id = store_promo()
+    take(theirs, promo_id, A)
+    take(ours, promo_id, B)
+    assert take(ours, promo_id, B, C) == [B, C]
+    assert state(codes, promo_id) == (4, 3, [[B, C], [A]])
+
+
+def test_a_sold_out_code_is_read_with_what_others_are_recording(
+    ours: Store, theirs: Store, store_promo: StorePromo, codes: Collection[Document]
+) -> None:
+    promo_id = store_promo(maxUses=3)
+    code = (codes.find_one({"_id": promo_id}) or {})["code"]
+    take(theirs, promo_id, A, B)
+    assert in_flight(ours, code) == frozenset()  # of no interest yet
+    take(ours, promo_id, C)
+    assert in_flight(ours, code) == {A, B}
+    assert in_flight(theirs, code) == {C}
+
+
+def in_flight(store: Store, code: str) -> frozenset[bytes]:
+    """Read a code alone and among others and return the claims of other processes."""
+    alone = store.read({code: []})[code].promo
+    among_others = store.read({code: [], "NONE": []})[code].promo
+    assert alone is not None
+    assert among_others is not None
+    assert alone.in_flight == among_others.in_flight
+    return alone.in_flight
+
+
+# --- recording
+
+
+def uses_of(promo_id: ObjectId, *people: int, slot: int = 0) -> list[Document]:
+    return [use_document(promo_id, user(number), useSlot=slot) for number in people]
+
+
+def test_uses_are_recorded(ours: Store, recorded: Callable[[ObjectId], int]) -> None:
+    promo_id = ObjectId()
+    assert ours.record(uses_of(promo_id, 1, 2, 3)) == set()
+    assert recorded(promo_id) == 3
+
+
+def test_a_use_whose_slot_is_filled_is_refused_and_the_others_are_recorded(
+    ours: Store, recorded: Callable[[ObjectId], int]
+) -> None:
+    promo_id = ObjectId()
+    ours.record(uses_of(promo_id, 2, 4))
+    assert ours.record(uses_of(promo_id, 1, 2, 3, 4)) == {1, 3}
+    assert ours.record(uses_of(promo_id, 1, slot=1)) == set()
+    assert recorded(promo_id) == 5
+
+
+def test_uses_of_the_legacy_service_fill_no_slot(
+    ours: Store, service_database: Database[Document]
+) -> None:
+    promo_id = ObjectId()
+    service_database.promo_usage.insert_many([use_document(promo_id, user(1)) for _ in range(2)])
+    assert ours.record(uses_of(promo_id, 1)) == set()
+
+
+def test_a_use_that_is_refused_for_another_reason_is_of_unknown_outcome(
+    ours: Store, recorded: Callable[[ObjectId], int]
+) -> None:
+    promo_id = ObjectId()
+    uses = uses_of(promo_id, 1, 2)
+    ours.record(uses)
+    for use in uses:
+        use["useSlot"] = 1  # the slot is free, the _id is not
+    with pytest.raises(DatabaseUnavailable):
+        ours.record([*uses_of(promo_id, 3), *uses])
+    assert recorded(promo_id) == 3
+
+
+def test_a_refusal_that_is_not_known_on_a_majority_is_of_unknown_outcome(
+    ours: Store, client: MongoClient[Document]
+) -> None:
+    promo_id = ObjectId()
+    ours.record(uses_of(promo_id, 1))
+    with (
+        failing(client, "insert", times=1, writeConcernError=NOT_ON_MAJORITY),
+        pytest.raises(DatabaseUnavailable),
+    ):
+        ours.record(uses_of(promo_id, 1, 2))
+
+
+# --- giving back
+
+
+def test_what_is_given_back_can_be_taken_again(
+    ours: Store, theirs: Store, store_promo: StorePromo, codes: Collection[Document]
+) -> None:
+    promo_id = store_promo(maxUses=3)
+    take(theirs, promo_id, A)
+    take(ours, promo_id, B, C)
+    ours.give_back({promo_id: 2})
+    # Who is told "sold out" now may not wait for claims that are over.
+    assert state(codes, promo_id) == (1, 3, [[A]])
+    assert take(theirs, promo_id, B, C) == [B, C]
+
+
+def test_giving_back_several_codes_is_one_command(
+    ours: Store, store_promo: StorePromo, codes: Collection[Document], commands: Commands
+) -> None:
+    first, second = store_promo(currentUses=5), store_promo(currentUses=5)
+    commands.take()
+    ours.give_back({first: 1, second: 3})
+    assert commands.names() == ["update"]
+    assert [state(codes, promo_id)[0] for promo_id in (first, second)] == [4, 2]
+
+
+def test_a_count_never_falls_below_zero(
+    ours: Store, store_promo: StorePromo, codes: Collection[Document]
+) -> None:
+    promo_id = store_promo(currentUses=1)
+    ours.give_back({promo_id: 2})
+    assert state(codes, promo_id)[0] == 1
+
+
+# --- counting, once
+
+
+@pytest.mark.parametrize("missing", [ABSENT, None])
+def test_a_count_that_is_missing_is_taken_from_the_recorded_uses(
+    ours: Store,
+    store_promo: StorePromo,
+    service_database: Database[Document],
+    codes: Collection[Document],
+    missing: object,
+) -> None:
+    promo_id = store_promo(currentUses=missing)
+    service_database.promo_usage.insert_many([use_document(promo_id) for _ in range(7)])
+    ours.count_once(promo_id)
+    assert state(codes, promo_id) == (7, None, [])
+
+
+def test_a_count_that_is_there_stays(
+    ours: Store, store_promo: StorePromo, codes: Collection[Document]
+) -> None:
+    promo_id = store_promo(currentUses=7)
+    ours.count_once(promo_id)
+    assert state(codes, promo_id)[0] == 7
+
+
+def test_of_two_processes_that_count_the_first_one_counts(
+    ours: Store,
+    theirs: Store,
+    store_promo: StorePromo,
+    codes: Collection[Document],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stage the gap: another process counts and takes between our count and our update."""
+    promo_id = store_promo(currentUses=ABSENT)
+
+    class Gap:
+        def count_documents(self, query: Document) -> int:
+            uses = theirs._uses.count_documents(query)
+            theirs.count_once(promo_id)
+            assert take(theirs, promo_id, A, B) == [A, B]
+            return uses
+
+    monkeypatch.setattr(ours, "_uses", Gap())
+    ours.count_once(promo_id)
+    assert state(codes, promo_id)[0] == 2
+
+
+def test_counting_reads_the_index_and_no_document(
+    ours: Store, store_promo: StorePromo, commands: Commands, service_database: Database[Document]
+) -> None:
+    promo_id = store_promo(currentUses=ABSENT)
+    commands.take()
+    ours.count_once(promo_id)
+    count = commands.take()[0]
+    explained = service_database.command(
+        "explain", {key: count[key] for key in ("aggregate", "pipeline", "cursor")}
+    )
+    assert "promo_uses_of_user" in str(explained)
+    assert "FETCH" not in str(explained)
