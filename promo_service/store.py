@@ -141,6 +141,7 @@ def translated(method: Callable[P, T]) -> Callable[P, T]:
         try:
             return method(*args, **kwargs)
         except ConnectionFailure as error:
+            log.warning("database out of reach in %s: %s", method.__name__, error)
             raise DatabaseUnavailable(str(error)) from error
         except OperationFailure as error:
             if not error.timeout and not error.has_error_label("RetryableWriteError"):

@@ -79,7 +79,8 @@ def no_majority(mongod: EmbeddedMongod) -> Iterator[None]:
     with connect(mongod.uri) as client, ExitStack() as stopped:
         client.admin.command("ping")
         for host, port in client.secondaries:
-            secondary = stopped.enter_context(MongoClient(host, port, directConnection=True))
+            secondary: Client = MongoClient(host, port, directConnection=True)
+            stopped.enter_context(secondary)
             applying = stopped.enter_context(fail_point(secondary, "rsSyncApplyStop"))
             # Something to apply, so that it is noticed at once.
             client["test"].get_collection("nudge", write_concern=WriteConcern(1)).insert_one({})
@@ -197,7 +198,7 @@ def reconcile(client: Client, service_database: Database[Document]) -> Reconcile
 
 def send_in_vain(sale: Sale, number: int) -> None:
     """Send a click to a process that dies before it answers."""
-    with pytest.raises(OSError, match="closed connection|reset by peer"):
+    with pytest.raises(OSError, match=r"closed connection|reset by peer"):
         sale.ask(number)
 
 

@@ -103,6 +103,37 @@ def test_i2_counts_the_uses_that_the_legacy_service_recorded(open_sale: OpenSale
     assert sale.violations() == []
 
 
+@pytest.mark.parametrize(
+    ("order_id", "outcome"), [(None, "USER_LIMIT_REACHED"), ("an order", "OK")]
+)
+def test_i2_a_use_that_somebody_was_faster_to_record_is_given_back(
+    client: Client,
+    open_sale: OpenSale,
+    in_background: Callable[..., Any],
+    order_id: str | None,
+    outcome: str,
+) -> None:
+    sale = open_sale(maxUses=6)
+    with failing(client, "insert", times=2, blocked_for=0.5) as insert:
+        # While the first is at the database, the others gather behind him and go together.
+        first = in_background(send, sale.click(1))
+        insert.wait_until_hit()
+        clicks = [sale.click(number, orderId=order_id) for number in range(2, 6)]
+        waiting = in_background(fire, clicks)
+        assert first.result().status == 200
+        insert.wait_until_hit(2)
+        sale.add_uses([2], useSlot=0, orderId=order_id)
+        sale.database["promo_codes"].update_one(
+            {"_id": sale.promo["_id"]}, {"$inc": {"currentUses": 1}}
+        )
+        answers = waiting.result()
+
+    assert outcomes(answers[:1]) == {outcome: 1}
+    assert outcomes(answers[1:]) == {"OK": 3}
+    assert sale.books() == (5, 5)
+    assert sale.violations() == []
+
+
 # I3: at most one use of an order
 
 
