@@ -6,11 +6,15 @@ STAMP := $(VENV)/.installed
 # The first of these that is Python 3.11 or newer; `make PYTHON=/path/to/python` names another.
 PYTHONS := python3 python3.13 python3.12 python3.11
 PYTHON ?=
-# More arguments for pytest: make test ARGS="-k soldout"
+# More arguments for test, bench and evaluate: make test ARGS="-k soldout"
 ARGS ?=
+# One load of the benchmarks: make bench SCENARIO=hot
+SCENARIO ?=
+# Anything here for a quick look: make evaluate QUICK=1
+QUICK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format clean
+.PHONY: help run test lint format bench evaluate clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -20,6 +24,12 @@ run: $(STAMP) ## start the service, with a database of its own unless MONGODB_UR
 
 test: $(STAMP) ## run all tests, on a real mongod
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(STAMP) ## measure the service beside its yardsticks
+	@$(BIN)/python -m evaluation.bench $(if $(SCENARIO),--scenario $(SCENARIO)) $(ARGS)
+
+evaluate: $(STAMP) ## show what was wrong before and that it is right now, in a report
+	@$(BIN)/python -m evaluation.evaluate $(if $(QUICK),--quick) $(ARGS)
 
 lint: $(STAMP) ## check style and types
 	@$(BIN)/ruff check

@@ -103,7 +103,7 @@ def migrate(dry_run: bool, max_rate: int | None) -> None:
     "--wait",
     type=click.FloatRange(min=1),
     metavar="SECONDS",
-    help="How long a request may live; by default many times its deadline, at least 30 s.",
+    help="Longer than any request can live; by default many times its deadline, at least 30 s.",
 )
 def reconcile(
     dry_run: bool, codes: tuple[str, ...], every: float | None, wait: float | None
@@ -114,9 +114,12 @@ def reconcile(
     back once nobody can be in between; safe beside live traffic and a second reconcile.
     """
     with _client() as (client, settings):
-        store = Store(client, settings.database, claim_seconds=settings.request_timeout)
+        timeout = settings.request_timeout
+        if wait is not None and wait < 2 * timeout:
+            raise click.UsageError(f"--wait: requests may live {timeout:g} s, that is too short")
+        store = Store(client, settings.database, claim_seconds=timeout)
         options: dict[str, Any] = {
-            "wait_seconds": wait or reconciliation.wait_for(settings.request_timeout),
+            "wait_seconds": wait or reconciliation.wait_for(timeout),
             "codes": codes,
             "dry_run": dry_run,
         }

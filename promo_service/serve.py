@@ -73,12 +73,13 @@ def serve(environ: Mapping[str, str], report: Report) -> None:
             env["PROMO_ADMIN_TOKENS"] = secrets.token_urlsafe(16)
         gunicorn = running.enter_context(_gunicorn(env))
         _wait_until_ready(gunicorn, port)
-        report(f"\nThe service answers at http://127.0.0.1:{port} (Ctrl-C stops it). Try:\n")
+        report(f"\nThe service answers at http://127.0.0.1:{port}; Ctrl-C stops it.")
+        if embedded:
+            report(f"Its database is at {env['MONGODB_URI']}")
+            report(f"Admin tokens: {env['PROMO_ADMIN_TOKENS']}")
+        report("Try:")
         for line in _examples(settings, port, code):
             report(line)
-        if embedded:
-            report(f"\nThe database is at {env['MONGODB_URI']}")
-            report(f"Admin tokens: {env['PROMO_ADMIN_TOKENS']}")
         status = gunicorn.wait()
         raise ServeError(f"gunicorn has ended by itself, with status {status}")
 

@@ -41,7 +41,7 @@ def audit(run: Run) -> None:
 def _limits(run: Run) -> dict[Any, Limits | None]:
     """Return the limits of every promo, None for those that cannot be understood: a finding."""
     malformed = Finding(
-        "malformedPromos", "promos with a field of a wrong type (refused as invalid)"
+        "malformedPromos", "promos with a field of a wrong type, refused as invalid"
     )
     limits: dict[Any, Limits | None] = {}
     for document in run.codes.find({}, {"claims": 0}):

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from pymongo import UpdateOne
-
-from promo_service.migrations.run import Document, Progress, Run
+from promo_service.migrations.run import Document, Progress, Run, fill
 
 
 def fill_current_uses(run: Run) -> None:
@@ -29,13 +27,7 @@ def fill_current_uses(run: Run) -> None:
 def _count(run: Run, promo_ids: list[Any]) -> int:
     # Counted batch by batch, so that little time passes until the count is set.
     uses = dict(_recorded(run, promo_ids))
-    updates = [
-        UpdateOne(
-            {"_id": promo_id, "currentUses": None},
-            {"$set": {"currentUses": uses.get(promo_id, 0)}},
-        )
-        for promo_id in promo_ids
-    ]
+    updates = [fill(promo_id, "currentUses", uses.get(promo_id, 0)) for promo_id in promo_ids]
     return run.codes.bulk_write(updates, ordered=False).modified_count
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import count, islice
 from typing import Any
 
-from pymongo import UpdateOne
+import bson
 from pymongo.errors import BulkWriteError
 
-from promo_service.migrations.run import Document, Progress, Run
+from promo_service.migrations.run import Document, Progress, Run, fill
 from promo_service.store import DUPLICATE_KEY
 
 FIELDS = {"promoId": 1, "userId": 1, "useSlot": 1, "usedAt": 1}
-
-Users = set[tuple[Any, Any]]  # pairs of promo and user
 
 
 def fill_use_slots(run: Run) -> None:
@@ -39,8 +37,7 @@ def _fill(run: Run, uses: list[Document]) -> int:
     """Give numbers to these uses, and all others of their users; return how many got one."""
     # Most uses are their user's first. The index tells which ones are not.
     changed, refused = _give(run, [(use["_id"], 0) for use in uses])
-    users = {_user(use) for use in uses if use["_id"] in refused}
-    waiting = list(_with_free_numbers(run, users))
+    waiting = list(_with_free_numbers(run, [use for use in uses if use["_id"] in refused]))
     while waiting:
         # Refused is what a request has been given since we looked: the next one, then.
         more, refused = _give(run, [(use_id, next(free)) for use_id, free in waiting])
@@ -51,10 +48,7 @@ def _fill(run: Run, uses: list[Document]) -> int:
 
 def _give(run: Run, numbers: list[tuple[Any, int]]) -> tuple[int, set[Any]]:
     """Set the numbers of uses; return how many were set, and the uses whose number is not free."""
-    updates = [
-        UpdateOne({"_id": use_id, "useSlot": None}, {"$set": {"useSlot": number}})
-        for use_id, number in numbers
-    ]
+    updates = [fill(use_id, "useSlot", number) for use_id, number in numbers]
     try:
         return run.uses.bulk_write(updates, ordered=False).modified_count, set()
     except BulkWriteError as error:
@@ -64,17 +58,22 @@ def _give(run: Run, numbers: list[tuple[Any, int]]) -> tuple[int, set[Any]]:
         return error.details["nModified"], {numbers[e["index"]][0] for e in refused}
 
 
-def _with_free_numbers(run: Run, users: Users) -> Iterator[tuple[Any, Iterator[int]]]:
-    """Yield the uses that have no number, a user's oldest first, each with its user's free ones."""
-    uses: defaultdict[tuple[Any, Any], list[Document]] = defaultdict(list)
-    pairs = [{"promoId": promo_id, "userId": user_id} for promo_id, user_id in users]
-    for use in run.uses.find({"$or": pairs}, FIELDS) if pairs else ():
-        uses[_user(use)].append(use)
-    for of_user in uses.values():
+def _with_free_numbers(run: Run, uses: list[Document]) -> Iterator[tuple[Any, Iterator[int]]]:
+    """Yield what these users have without a number, oldest first, each with what is free."""
+    by_user: defaultdict[bytes, list[Document]] = defaultdict(list)
+    for use in _of_the_same_users(run, uses):
+        by_user[bson.encode(_user(use))].append(use)
+    for of_user in by_user.values():
         free = _free_numbers(of_user)
         for use in sorted(of_user, key=_used_at):
             if use.get("useSlot") is None:
                 yield use["_id"], free
+
+
+def _of_the_same_users(run: Run, uses: list[Document]) -> Iterable[Document]:
+    users = {bson.encode(_user(use)): _user(use) for use in uses}
+    exactly = [{name: {"$eq": value} for name, value in user.items()} for user in users.values()]
+    return run.uses.find({"$or": exactly}, FIELDS) if exactly else ()
 
 
 def _free_numbers(uses: list[Document]) -> Iterator[int]:
@@ -82,8 +81,9 @@ def _free_numbers(uses: list[Document]) -> Iterator[int]:
     return (number for number in count() if number not in filled)
 
 
-def _user(use: Document) -> tuple[Any, Any]:
-    return use.get("promoId"), use.get("userId")
+def _user(use: Document) -> Document:
+    # As a document, because the legacy service checked no types, and not all values can be keys.
+    return {"promoId": use.get("promoId"), "userId": use.get("userId")}
 
 
 def _used_at(use: Document) -> tuple[bool, Any]:

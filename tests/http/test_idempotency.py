@@ -82,7 +82,7 @@ def test_a_double_click_never_shows_an_error(
     open_sale: OpenSale, name: Document, meanwhile: Document
 ) -> None:
     sale = open_sale()
-    fields = {"orderType": "delivery", "merchantId": "m1"}
+    fields: Document = {"orderType": "delivery", "merchantId": "m1"}
     first = sale.ask(ME, **name, **fields)
     change(sale, **meanwhile)
     assert sale.ask(ME, **fields).status == 400

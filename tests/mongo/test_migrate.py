@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from bson import ObjectId
+from bson import DatetimeMS, ObjectId
 from click.testing import CliRunner
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -362,6 +362,24 @@ def test_broken_limits_and_wrong_types_are_reported_and_left_alone(
     # An oversold code is counted as it is: it grants nothing until the limit is raised.
     counts = {each["code"]: each["currentUses"] for each in database["promo_codes"].find()}
     assert counts == {"OVERSOLD": 3, "GENEROUS": 10, "BROKEN": 1}
+
+
+def test_it_gets_through_documents_of_whatever_types(database: Database[Document]) -> None:
+    promo = legacy_promo("A")
+    twice: list[Document] = [
+        {"promoId": {"$gt": ""}, "userId": 1},
+        {"promoId": [1, 2], "userId": None},
+        {"promoId": promo["_id"], "userId": {"$oid": "1"}, "usedAt": "yesterday"},
+        {"usedAt": DatetimeMS(2**60)},
+        {},
+    ]
+    odd = [{"promoId": promo["_id"], "userId": 1, "useSlot": n} for n in ([0], "0", 1.0, True)]
+    insert(database, [promo], [dict(each) for each in [*twice, *twice, *odd]])
+    assert migrate(database, quiet)["useSlot"] == 10
+    assert migrate(database, quiet)["useSlot"] == 0
+    for each in twice[:3]:
+        query = {"promoId": {"$eq": each["promoId"]}, "userId": {"$eq": each["userId"]}}
+        assert sorted(database["promo_usage"].distinct("useSlot", query)) == [0, 1]
 
 
 def test_an_index_of_the_same_name_that_is_another_one_is_an_error(

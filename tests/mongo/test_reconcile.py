@@ -312,7 +312,11 @@ def test_the_command_prints_what_it_did(
 ) -> None:
     insert_promo(migrated, uses=1, currentUses=3, code="A")
     insert_promo(migrated, uses=1, currentUses=2, code="B")
-    environ = {"MONGODB_URI": mongod.uri, "PROMO_DATABASE": migrated.name}
+    environ = {
+        "MONGODB_URI": mongod.uri,
+        "PROMO_DATABASE": migrated.name,
+        "PROMO_REQUEST_TIMEOUT_MS": "500",
+    }
     command = ["reconcile", "--wait", "1", "--code", "A"]
     tried = CliRunner().invoke(main, [*command, "--dry-run"], env=environ)
     done = CliRunner().invoke(main, command, env=environ)
@@ -326,3 +330,12 @@ def test_the_command_prints_what_it_did(
         )
     )
     assert migrated["promo_codes"].distinct("currentUses") == [1, 2]
+
+
+def test_a_wait_in_which_requests_can_still_live_is_refused(
+    mongod: EmbeddedMongod, migrated: Database[Document]
+) -> None:
+    environ = {"MONGODB_URI": mongod.uri, "PROMO_DATABASE": migrated.name}
+    refused = CliRunner().invoke(main, ["reconcile", "--wait", "3.9"], env=environ)
+    assert refused.exit_code == 2
+    assert "--wait: requests may live 2 s, that is too short" in refused.output

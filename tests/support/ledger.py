@@ -32,12 +32,21 @@ class Watch:
     violations: list[str] = field(default_factory=list)
 
 
-def books(database: Database[Document], promo_id: ObjectId) -> Books:
-    """Count the recorded uses of a promo, and read how many are taken."""
-    recorded = database["promo_usage"].count_documents({"promoId": promo_id})
+def recorded(database: Database[Document], promo_id: ObjectId) -> int:
+    """Count the recorded uses of a promo."""
+    return database["promo_usage"].count_documents({"promoId": promo_id})
+
+
+def taken(database: Database[Document], promo_id: ObjectId) -> int:
+    """Return the `currentUses` of a promo."""
     promo = database["promo_codes"].find_one({"_id": promo_id}, {"currentUses": 1})
     assert promo is not None, "the promo is gone"
-    return Books(recorded, promo["currentUses"])
+    return int(promo["currentUses"])
+
+
+def books(database: Database[Document], promo_id: ObjectId) -> Books:
+    """Return how many uses of a promo are recorded and taken."""
+    return Books(recorded(database, promo_id), taken(database, promo_id))
 
 
 def violations(database: Database[Document], promo_id: ObjectId) -> list[str]:
