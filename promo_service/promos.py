@@ -24,7 +24,8 @@ class Promo:
     """What the decisions need of one promo code; `None` always means "no such limit".
 
     `in_flight` holds the claims that other processes are recording at this moment; it is read
-    only when all uses are taken.
+    only when all uses are taken. `moves` tells how often uses were taken or given back, if no
+    other process was at it when it was read.
     """
 
     id: Any
@@ -39,6 +40,7 @@ class Promo:
     merchants: list[Any] | None
     current_uses: int | None
     in_flight: frozenset[bytes]
+    moves: int | None = None
 
     @property
     def sold_out(self) -> bool:
@@ -74,6 +76,7 @@ class Promo:
             merchants=_list(document, "applicableMerchants"),
             current_uses=_count(document, "currentUses"),
             in_flight=frozenset(get("inFlight") or ()),
+            moves=get("moves"),
         )
 
 

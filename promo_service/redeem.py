@@ -144,7 +144,9 @@ class Redeemer:
         """
         claims: dict[ObjectId, Claim] = {}
         for wish in wishes:
-            claims.setdefault(wish.promo.id, Claim(wish.promo.id, [])).tokens.append(wish.token)
+            promo = wish.promo
+            claim = claims.setdefault(promo.id, Claim(promo.id, [], promo.max_uses, promo.moves))
+            claim.tokens.append(wish.token)
         taken = self._store.take(list(claims.values()), now)
         granted_tokens = {promo_id: set(tokens) for promo_id, tokens in taken.items()}
         granted = [wish for wish in wishes if wish.token in granted_tokens[wish.promo.id]]

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
 
 import bson
@@ -30,6 +30,7 @@ from promo_service.promos import Promo, Use
 log = logging.getLogger(__name__)
 
 Document = dict[str, Any]
+Update = Document | list[Document]
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -91,10 +92,15 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The uses that a batch wants of one promo, by their tokens."""
+    """The uses that a batch wants of one promo, by their tokens.
+
+    With them the limit and the moves that were read; no moves where others are at it too.
+    """
 
     promo_id: ObjectId
     tokens: list[bytes]
+    max_uses: int | None
+    moves: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +187,8 @@ class Store:
             documents, uses = self._read_one(codes[0], list(users))
         else:
             documents, uses = self._read_many(codes, list(users))
+        for document in documents:
+            document["moves"] = _moves_if_alone(document, self._me)
         return _snapshots(codes, documents, uses, users)
 
     def _read_one(self, code: str, users: list[ObjectId]) -> tuple[list[Document], list[Document]]:
@@ -244,14 +252,7 @@ class Store:
         taken, first come first served. Not granted is also what another process is recording.
         """
         batch = ObjectId()
-        updates = [UpdateOne(*self._take_all(claim, batch, now)) for claim in claims]
-        try:
-            taken = self._codes.bulk_write(updates, ordered=False).matched_count
-        except BulkWriteError as error:
-            # A document that the update cannot compute with grants nothing, to nobody else's harm.
-            if error.details["writeConcernErrors"]:
-                raise
-            taken = error.details["nMatched"]
+        taken = self._update_all([self._take_all(claim, batch, now) for claim in claims])
         full = {claim.promo_id: claim.tokens for claim in claims}
         if taken < len(claims):
             granted = self._codes.find(
@@ -267,21 +268,41 @@ class Store:
                     full[claim.promo_id] = self._take_left(claim, batch, now)
         return full
 
-    def _take_all(
-        self, claim: Claim, batch: ObjectId, now: datetime
-    ) -> tuple[Document, list[Document]]:
+    def _update_all(self, updates: Sequence[tuple[Document, Update]]) -> int:
+        """Send all updates as one command, and return how many of them found their document."""
+        if len(updates) == 1:
+            # The same command; without the driver's machinery for many it takes 0.1 ms less.
+            return self._codes.update_one(*updates[0]).matched_count
+        try:
+            requests = [UpdateOne(query, change) for query, change in updates]
+            return self._codes.bulk_write(requests, ordered=False).matched_count
+        except BulkWriteError as error:
+            # A document that the update cannot compute with grants nothing, to nobody else's harm.
+            if error.details["writeConcernErrors"]:
+                raise
+            return int(error.details["nMatched"])
+
+    def _take_all(self, claim: Claim, batch: ObjectId, now: datetime) -> tuple[Document, Update]:
         wanted = len(claim.tokens)
-        query: Document = {
-            **_running(claim.promo_id, now),
-            "claims.inFlight": {
-                "$not": {"$elemMatch": {"by": {"$ne": self._me}, "uses": {"$in": claim.tokens}}}
-            },
-            "$expr": {
-                "$or": [
-                    {"$lte": [{"$add": ["$currentUses", wanted]}, "$maxUses"]},
-                    {"$not": [{"$gt": ["$maxUses", None]}]},
-                ]
-            },
+        query = _running(claim.promo_id, now)
+        # The limit as it was read: an expression over the fields would cost mongod more, and
+        # where somebody has lowered the limit meanwhile, what is left of it is taken instead.
+        if claim.max_uses is None:
+            query["maxUses"] = None
+        else:
+            query["maxUses"] = {"$gte": claim.max_uses}
+            query["currentUses"] = {"$gte": 0, "$lte": claim.max_uses - wanted}
+        if claim.moves is not None:
+            # Nobody else was at it when it was read, nor since: half the work for mongod.
+            query["claims.moves"] = claim.moves or None
+            until = now + timedelta(milliseconds=self._claim_milliseconds)
+            mine = {"by": self._me, "batch": batch, "until": until, "uses": claim.tokens}
+            return query, {
+                "$inc": {"currentUses": wanted, "claims.moves": 1},
+                "$set": {"claims.inFlight": [mine]},
+            }
+        query["claims.inFlight"] = {
+            "$not": {"$elemMatch": {"by": {"$ne": self._me}, "uses": {"$in": claim.tokens}}}
         }
         return query, [{"$set": self._claimed(batch, claim.tokens, _others_in_flight(self._me))}]
 
@@ -339,7 +360,14 @@ class Store:
         outcome unknown and raises.
         """
         try:
-            self._uses.insert_many(uses, ordered=False)
+            if len(uses) == 1:
+                self._uses.insert_one(uses[0])  # the same command, and 0.1 ms less in the driver
+            else:
+                self._uses.insert_many(uses, ordered=False)
+        except DuplicateKeyError as error:
+            if not _slot_is_filled(error.details or {}):
+                raise
+            return {0}
         except BulkWriteError as error:
             refused = error.details["writeErrors"]
             if error.details["writeConcernErrors"] or not all(_slot_is_filled(e) for e in refused):
@@ -525,9 +553,23 @@ def _read_fields(me: ObjectId) -> Document:
         "applicableOrderTypes": 1,
         "applicableMerchants": 1,
         "currentUses": 1,
+        "claims.moves": 1,
+        "claims.inFlight.by": 1,
+        "claims.inFlight.until": 1,
         # Of interest only when all uses are taken, and not small then.
         "inFlight": {"$cond": [sold_out, _tokens_of(_others_in_flight(me)), "$$REMOVE"]},
     }
+
+
+def _moves_if_alone(document: Document, me: ObjectId) -> int | None:
+    claims = document.get("claims", {})
+    if not isinstance(claims, dict):
+        return None
+    now = datetime.now(UTC).replace(tzinfo=None)
+    if any(claim["by"] != me and claim["until"] > now for claim in claims.get("inFlight", ())):
+        return None
+    moves = claims.get("moves", 0)
+    return moves if isinstance(moves, int) else None
 
 
 def _snapshots(
@@ -562,6 +604,6 @@ def _snapshot(document: Document, recorded: Mapping[ObjectId, dict[str, list[Use
     return Snapshot(promo, recorded.get(promo.id, {}))
 
 
-def _slot_is_filled(write_error: Document) -> bool:
+def _slot_is_filled(write_error: Mapping[str, Any]) -> bool:
     filled = "useSlot" in write_error.get("keyPattern", {})
-    return write_error["code"] == DUPLICATE_KEY and filled
+    return write_error.get("code") == DUPLICATE_KEY and filled

@@ -9,7 +9,8 @@ from itertools import count, islice
 from typing import Any
 
 import bson
-from pymongo.errors import BulkWriteError
+from bson import ObjectId
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from promo_service.migrations.run import Document, Progress, Run, fill
 from promo_service.store import DUPLICATE_KEY
@@ -28,14 +29,38 @@ def fill_use_slots(run: Run) -> None:
     # In the order in which they are stored, and were used. In any other one nearly every use would
     # be on a page of its own, which is read and written for it alone.
     uses = run.uses.find(missing, FIELDS, batch_size=run.batch).hint([("$natural", 1)])
+    once = _promos_for_one_use_each(run)
     while batch := list(islice(uses, run.batch)):
-        progress.advance(len(batch) if run.dry_run else _fill(run, batch))
+        progress.advance(len(batch) if run.dry_run else _fill(run, batch, once))
     progress.finish()
 
 
-def _fill(run: Run, uses: list[Document]) -> int:
+def _promos_for_one_use_each(run: Run) -> set[ObjectId]:
+    found = run.codes.find({"maxUsesPerUser": 1, "_id": {"$type": "objectId"}}, {"_id": 1})
+    return {document["_id"] for document in found}
+
+
+def _fill(run: Run, uses: list[Document], once: set[ObjectId]) -> int:
     """Give numbers to these uses, and all others of their users; return how many got one."""
-    # Most uses are their user's first. The index tells which ones are not.
+    only = {use["_id"] for use in uses if _promo_id(use) in once}
+    left = _give_all_the_first(run, only)
+    more = [use for use in uses if use["_id"] not in only or use["_id"] in left]
+    return len(only) - len(left) + _fill_one_by_one(run, more)
+
+
+def _give_all_the_first(run: Run, use_ids: set[Any]) -> set[Any]:
+    """Give them number 0 in one update, as far as that goes; return those that are left."""
+    unnumbered = {"_id": {"$in": list(use_ids)}, "useSlot": None}
+    try:
+        run.uses.update_many(unnumbered, {"$set": {"useSlot": 0}})
+    except DuplicateKeyError:
+        # A user has one more than he may, or was served just now: there the update has stopped.
+        return {use["_id"] for use in run.uses.find(unnumbered, {"_id": 1})}
+    return set()
+
+
+def _fill_one_by_one(run: Run, uses: list[Document]) -> int:
+    # Most of these, too, are their user's first. The index tells which ones are not.
     changed, refused = _give(run, [(use["_id"], 0) for use in uses])
     waiting = list(_with_free_numbers(run, [use for use in uses if use["_id"] in refused]))
     while waiting:
@@ -49,6 +74,8 @@ def _fill(run: Run, uses: list[Document]) -> int:
 def _give(run: Run, numbers: list[tuple[Any, int]]) -> tuple[int, set[Any]]:
     """Set the numbers of uses; return how many were set, and the uses whose number is not free."""
     updates = [fill(use_id, "useSlot", number) for use_id, number in numbers]
+    if not updates:
+        return 0, set()
     try:
         return run.uses.bulk_write(updates, ordered=False).modified_count, set()
     except BulkWriteError as error:
@@ -84,6 +111,11 @@ def _free_numbers(uses: list[Document]) -> Iterator[int]:
 def _user(use: Document) -> Document:
     # As a document, because the legacy service checked no types, and not all values can be keys.
     return {"promoId": use.get("promoId"), "userId": use.get("userId")}
+
+
+def _promo_id(use: Document) -> ObjectId | None:
+    promo_id = use.get("promoId")
+    return promo_id if isinstance(promo_id, ObjectId) else None
 
 
 def _used_at(use: Document) -> tuple[bool, Any]:

@@ -21,7 +21,7 @@ from promo_service import store
 from promo_service.embedded import free_port
 from promo_service.javascript import read_number
 from promo_service.settings import Settings
-from tests.support.client import Request, Response, send
+from tests.support.client import Request, Response, get, send
 from tests.support.documents import ABSENT, USER
 from tests.support.service import ADMIN_TOKEN, PREFIX, Service
 
@@ -93,9 +93,21 @@ def assert_refused(answer: Response, status: int, code: str, error: str = "") ->
 
 def test_without_a_database_what_can_be_read_is_unavailable(blind: Service) -> None:
     """The proof that the other tests prove something."""
-    for path, body in (("/apply", ORDER), ("/validate", ORDER), ("", PROMO)):
-        assert_refused(post(blind, path, body), 503, "UNAVAILABLE")
-    assert_refused(post(blind, f"/{'0' * 24}/deactivate", None), 503, "UNAVAILABLE")
+    api = blind.api
+    for request in (
+        Request(f"{api}/apply", ORDER),
+        Request(f"{api}/validate", ORDER),
+        Request(api, PROMO, ADMIN),
+        Request(f"{api}/{'0' * 24}/deactivate", None, ADMIN),
+        Request(f"{api}/CODE", method="GET"),
+        Request(api, method="GET"),
+        Request(f"{blind.url}/readyz", method="GET"),
+    ):
+        answer = send(request)
+        assert_refused(answer, 503, "UNAVAILABLE")
+        assert int(answer.headers["Retry-After"]) > 0
+        assert answer.seconds < 1, "it is not said at once"
+    assert get(f"{blind.url}/healthz").status == 200
 
 
 @redemption

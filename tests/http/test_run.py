@@ -231,6 +231,16 @@ def test_with_a_uri_it_uses_that_database_and_starts_none(
     assert database["promo_codes"].distinct("code") == [promo["code"]]
 
 
+def test_a_database_of_somebody_else_gets_no_demo(
+    tmp_path: Path, mongod: EmbeddedMongod, database: Database[Document]
+) -> None:
+    settings = {"MONGODB_URI": mongod.uri, "PROMO_DATABASE": database.name}
+    with running(tmp_path, **settings) as run:
+        assert get(f"http://127.0.0.1:{run.port}/readyz").status == 200
+    assert database["promo_codes"].find_one() is None
+    assert database["promo_usage"].find_one() is None
+
+
 def test_the_paths_of_the_settings_are_those_of_the_lines(tmp_path: Path) -> None:
     paths = {"PROMO_URL_PREFIX": "/v2/coupons", "PROMO_PATH_APPLY": "/redeem"}
     with running(tmp_path, **paths) as run:

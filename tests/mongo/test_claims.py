@@ -14,8 +14,9 @@ from pymongo.database import Database
 
 from promo_service.errors import DatabaseUnavailable
 from promo_service.rules import claim_token
-from promo_service.store import Claim, Store
+from promo_service.store import Store
 from tests.support import unique_code
+from tests.support.claims import claim_as_read
 from tests.support.commands import Commands
 from tests.support.documents import ABSENT, HOUR, promo_document, use_document, user, utc_now
 from tests.support.faults import NOT_ON_MAJORITY, failing
@@ -52,7 +53,7 @@ def recorded(service_database: Database[Document]) -> Callable[[ObjectId], int]:
 
 def take(store: Store, promo_id: ObjectId, *tokens: bytes) -> list[bytes]:
     """Take uses of one promo and return which were granted."""
-    granted = store.take([Claim(promo_id, list(tokens))], utc_now())
+    granted = store.take([claim_as_read(store, promo_id, *tokens)], utc_now())
     return granted[promo_id]
 
 
@@ -150,7 +151,7 @@ def test_dates_that_are_missing_or_just_met_hold_nobody_up(
 ) -> None:
     now = utc_now()
     promo_id = store_promo(**(dates or {"validFrom": now, "validUntil": now}))
-    assert ours.take([Claim(promo_id, [A])], now) == {promo_id: [A]}
+    assert ours.take([claim_as_read(ours, promo_id, A)], now) == {promo_id: [A]}
 
 
 def test_a_deleted_code_grants_nothing(ours: Store) -> None:
@@ -166,7 +167,7 @@ def test_several_codes_are_taken_at_once_each_on_its_own(
         store_promo(maxUses=5, currentUses=5),
         store_promo(isActive=False),
     )
-    claims = [Claim(promo_id, [A, B]) for promo_id in (full, partial, none, off)]
+    claims = [claim_as_read(ours, promo_id, A, B) for promo_id in (full, partial, none, off)]
     taken = ours.take(claims, utc_now())
     assert taken == {full: [A, B], partial: [A], none: [], off: []}
     assert [state(codes, promo_id)[0] for promo_id in (full, partial, none)] == [2, 1, 5]
@@ -175,7 +176,7 @@ def test_several_codes_are_taken_at_once_each_on_its_own(
 def test_taking_all_of_several_codes_is_one_command(
     ours: Store, store_promo: StorePromo, commands: Commands
 ) -> None:
-    claims = [Claim(store_promo(), [A, B]) for _ in range(3)]
+    claims = [claim_as_read(ours, store_promo(), A, B) for _ in range(3)]
     commands.take()
     ours.take(claims, utc_now())
     assert commands.names() == ["update"]
@@ -200,6 +201,55 @@ def test_another_processs_claim_for_the_last_use_is_not_taken_twice(
     take(theirs, promo_id, A)
     assert take(ours, promo_id, A, B, C, D) == [B, C]
     assert state(codes, promo_id)[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("max_uses", "granted", "count"), [(None, [C], 3), (4, [C], 3), (3, [C], 3), (2, [], 2)]
+)
+def test_what_was_read_before_another_process_took_is_not_relied_on(
+    ours: Store,
+    theirs: Store,
+    store_promo: StorePromo,
+    codes: Collection[Document],
+    max_uses: int | None,
+    granted: list[bytes],
+    count: int,
+) -> None:
+    promo_id = store_promo(maxUses=max_uses)
+    claim = claim_as_read(ours, promo_id, B, C)
+    assert take(theirs, promo_id, A, B) == [A, B]
+    assert ours.take([claim], utc_now()) == {promo_id: granted}
+    assert state(codes, promo_id)[0] == count
+
+
+def test_what_was_read_before_another_process_took_and_gave_back_is_taken(
+    ours: Store, theirs: Store, store_promo: StorePromo, codes: Collection[Document]
+) -> None:
+    promo_id = store_promo(maxUses=2)
+    claim = claim_as_read(ours, promo_id, A, B)
+    take(theirs, promo_id, A)
+    theirs.give_back({promo_id: 1})
+    assert ours.take([claim], utc_now()) == {promo_id: [A, B]}
+    assert state(codes, promo_id) == (2, 3, [[A, B]])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "granted"),
+    [(5, 2, [A, B]), (5, 0, []), (2, 5, [A, B, C]), (None, 1, [A]), (1, None, [A, B, C])],
+)
+def test_a_limit_that_was_changed_since_it_was_read_is_kept(
+    ours: Store,
+    store_promo: StorePromo,
+    codes: Collection[Document],
+    before: int | None,
+    after: int | None,
+    granted: list[bytes],
+) -> None:
+    promo_id = store_promo(maxUses=before)
+    claim = claim_as_read(ours, promo_id, A, B, C)
+    codes.update_one({"_id": promo_id}, {"$set": {"maxUses": after}})
+    assert ours.take([claim], utc_now()) == {promo_id: granted}
+    assert state(codes, promo_id)[0] == len(granted)
 
 
 def test_a_claim_that_nobody_waits_for_any_more_is_no_longer_in_the_way(

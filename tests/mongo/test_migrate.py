@@ -267,11 +267,11 @@ def test_two_migrations_at_once_get_in_nobodys_way(
     fill = promo_usage._fill
     inner: list[Counter[str]] = []
 
-    def overtaken(run: Any, uses: list[Document]) -> int:
+    def overtaken(*args: Any) -> int:
         if not inner:
             inner.append(Counter())
             inner.append(migrate(legacy, quiet))
-        return fill(run, uses)
+        return fill(*args)
 
     monkeypatch.setattr(promo_usage, "_fill", overtaken)
     assert migrate(legacy, quiet)["useSlot"] == 0

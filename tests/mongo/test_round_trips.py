@@ -16,10 +16,11 @@ from promo_service.app import create_app
 from promo_service.embedded import EmbeddedMongod
 from promo_service.rules import claim_token
 from promo_service.settings import Settings
-from promo_service.store import Claim, Store
+from promo_service.store import Store
 from tests.support import unique_code
+from tests.support.claims import claim_as_read
 from tests.support.commands import Commands
-from tests.support.documents import HOUR, USER, promo_document, use_document, user, utc_now
+from tests.support.documents import ABSENT, HOUR, USER, promo_document, use_document, user, utc_now
 
 Document = dict[str, Any]
 
@@ -173,6 +174,7 @@ def _resolved(value: Any, variable: str, by: object) -> Any:
     return by if value == variable else value
 
 
+@pytest.mark.parametrize("promo", [{}, {"maxUses": ABSENT}, {"maxUses": 10**6}], indirect=True)
 @pytest.mark.parametrize("fields", [{}, {"orderId": "O"}])
 def test_a_lone_success_goes_three_times_at_most(
     lone: Lone, promo: Document, fields: Document
@@ -239,15 +241,24 @@ def test_what_a_contended_batch_sends_is_lookups_too(
     ours: Store, promo: Document, commands: Commands, lone: Lone
 ) -> None:
     tokens = [claim_token(user(number), 1) for number in range(3)]
+    claim = claim_as_read(ours, promo["_id"], *tokens)
     commands.take()
     ours.read({promo["code"]: [USER], "none": [USER]})
-    assert ours.take([Claim(promo["_id"], tokens)], utc_now()) == {promo["_id"]: tokens[:1]}
+    assert ours.take([claim], utc_now()) == {promo["_id"]: tokens[:1]}
     ours.give_back({promo["_id"]: 1})
     ours.on_majority([ObjectId()])
     sent = commands.take()
     names = [next(iter(command)) for command in sent]
     assert names == ["find", "find", "update", "find", "findAndModify", "update", "find"]
     lone.assert_lookups(sent)
+
+
+def test_where_two_active_promos_keep_the_unique_index_from_being_built_lookups_stay_lookups(
+    lone: Lone, promo: Document, service_database: Database[Document]
+) -> None:
+    service_database.promo_codes.drop_index("promo_active_code_unique")
+    assert lone.ask("apply", promo) == (200, None)
+    lone.assert_round_trips(3)
 
 
 @pytest.mark.parametrize("query", [{"createdBy": "nobody"}, {"code": {"$gt": ""}}])

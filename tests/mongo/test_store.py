@@ -303,6 +303,15 @@ def test_a_code_is_read_active_or_not_the_oldest_and_without_claims(
     assert ours.find_by_code(unique_code()) is None
 
 
+def test_the_oldest_is_read_without_an_index_too(
+    service_client: MongoClient[Document], database: Database[Document]
+) -> None:
+    oldest, newer = promo_document("CODE"), promo_document("CODE")
+    insert(database, newer, oldest)
+    store = Store(service_client, database.name, claim_seconds=60)
+    assert store.find_by_code("CODE") == oldest
+
+
 def test_dates_that_python_has_not_are_read_as_they_are(
     ours: Store, service_database: Database[Document]
 ) -> None:
@@ -359,7 +368,7 @@ def test_missing_indexes_are_named_until_they_are_there(
 
 # --- errors
 
-CLAIM = Claim(ObjectId(), [claim_token(USER, 0)])
+CLAIM = Claim(ObjectId(), [claim_token(USER, 0)], None, None)
 OPERATIONS: dict[str, tuple[str, Callable[[Store], object]]] = {
     "read one": ("aggregate", lambda store: store.read({"A": [USER]})),
     "read many": ("find", lambda store: store.read({"A": [USER], "B": [USER]})),

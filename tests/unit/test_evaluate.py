@@ -40,7 +40,9 @@ from evaluation.load import FRESH_USER
 from evaluation.load.offered import Offer, offer
 from evaluation.load.open_loop import messages, read_answer
 from evaluation.proxy import LossyProxy
+from evaluation.report.charts import Chart
 from evaluation.report.document import Evaluation
+from evaluation.report.excerpts import standalone, verdict_table
 from evaluation.report.page import comparison_rows, page
 from evaluation.report.svg import Plot, Series, draw, written
 from evaluation.scale import FULL, QUICK
@@ -414,7 +416,7 @@ def verdict(number: int, *problems: str) -> Verdict:
 def test_the_page_shows_every_verdict_and_loads_nothing() -> None:
     evaluation = Evaluation(QUICK, "python -m evaluation.evaluate --quick", "6.0.5")
     evaluation.verdicts = [verdict(1), verdict(4, "2 rounds ended twice")]
-    text = page(evaluation)
+    text = page(evaluation, [])
     assert "1 of 2 claims hold" in text
     assert text.count('class="verdict holds"') == text.count('class="verdict fails"') == 1
     assert "2 rounds ended twice" in text
@@ -422,6 +424,24 @@ def test_the_page_shows_every_verdict_and_loads_nothing() -> None:
     assert not any(
         outside in text for outside in ("http://", "https://", "src=", "<link", "@import")
     )
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_the_verdicts_can_be_put_into_other_documents() -> None:
+    evaluation = Evaluation(FULL, "make evaluate", "6.0.5")
+    evaluation.verdicts = [verdict(1), verdict(4, "wrong")]
+    lines = verdict_table(evaluation).splitlines()
+    assert [line.count(" | ") for line in lines[:4]] == [3, 3, 3, 3]
+    assert lines[2].endswith("| holds |")
+    assert lines[3].endswith("| **fails** |")
+    assert "`make evaluate`" in lines[-1]
+
+
+def test_a_plot_can_stand_alone() -> None:
+    plot = Plot("A & B", "x", "y", [Series("after", "after", [(0, 1), (1, 2)])])
+    text = standalone(Chart("name", "A & B", "what it shows", plot))
+    root = ET.fromstring(text)  # noqa: S314 - our own
+    assert "A & B" in "".join(root.itertext())
     assert "prefers-color-scheme: dark" in text
 
 
@@ -438,13 +458,13 @@ def test_the_json_holds_every_verdict() -> None:
 
 def test_what_did_not_finish_is_said_to_have_not() -> None:
     evaluation = Evaluation(FULL, "command")
-    nothing = {"median_ms": None, "mongod_us": None, "at_32_clients": 0.0, "answered_at_32": 0}
-    something = {"median_ms": 3.5, "mongod_us": 900.0, "at_32_clients": 1500, "answered_at_32": 9}
+    nothing = {"median_ms": None, "mongod_ms": None, "at_32_clients": 0.0, "answered_at_32": 0}
+    something = {"median_ms": 3.5, "mongod_ms": 0.9, "at_32_clients": 1500, "answered_at_32": 9}
     evaluation.comparison = {"legacy": nothing, "ours": something, "seconds": 15}
     assert comparison_rows(evaluation) == [
         ("Latency of one apply (median)", "did not finish in 15 s", "3.5 ms"),
         ("Applies a second, 32 clients", "none in 15 s", "1,500/s"),
-        ("mongod CPU for one lone apply", "did not finish in 15 s", "900 us"),
+        ("mongod CPU for one lone apply", "did not finish in 15 s", "0.9 ms"),
     ]
 
 
@@ -465,6 +485,11 @@ def test_eight_hours_are_the_requests_of_the_full_soak() -> None:
     scale = chosen_scale(quick=False, duration=8 * 3600)
     assert (scale.soak_requests, scale.real_time) == (FULL.soak_requests, True)
     assert chosen_scale(quick=True, duration=None) is QUICK
+
+
+def test_a_minute_in_real_time_would_be_too_short_for_a_slope() -> None:
+    scale = chosen_scale(quick=True, duration=60)
+    assert scale.soak_requests // scale.soak_segment >= 8
 
 
 def test_all_seven_claims_are_there_and_say_their_bounds() -> None:
