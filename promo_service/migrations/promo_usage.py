@@ -43,20 +43,20 @@ def _promos_for_one_use_each(run: Run) -> set[ObjectId]:
 def _fill(run: Run, uses: list[Document], once: set[ObjectId]) -> int:
     """Give numbers to these uses, and all others of their users; return how many got one."""
     only = {use["_id"] for use in uses if _promo_id(use) in once}
-    left = _give_all_the_first(run, only)
+    changed, left = _give_all_the_first(run, only)
     more = [use for use in uses if use["_id"] not in only or use["_id"] in left]
-    return len(only) - len(left) + _fill_one_by_one(run, more)
+    return changed + _fill_one_by_one(run, more)
 
 
-def _give_all_the_first(run: Run, use_ids: set[Any]) -> set[Any]:
-    """Give them number 0 in one update, as far as that goes; return those that are left."""
+def _give_all_the_first(run: Run, use_ids: set[Any]) -> tuple[int, set[Any]]:
+    """Give them number 0 in one update, as far as that goes; return how many, and who is left."""
     unnumbered = {"_id": {"$in": list(use_ids)}, "useSlot": None}
     try:
-        run.uses.update_many(unnumbered, {"$set": {"useSlot": 0}})
+        return run.uses.update_many(unnumbered, {"$set": {"useSlot": 0}}).modified_count, set()
     except DuplicateKeyError:
         # A user has one more than he may, or was served just now: there the update has stopped.
-        return {use["_id"] for use in run.uses.find(unnumbered, {"_id": 1})}
-    return set()
+        left = {use["_id"] for use in run.uses.find(unnumbered, {"_id": 1})}
+        return len(use_ids) - len(left), left
 
 
 def _fill_one_by_one(run: Run, uses: list[Document]) -> int:

@@ -220,9 +220,9 @@ def test_a_use_recorded_meanwhile_keeps_its_number(
 ) -> None:
     rng = random.Random(1)
     served: dict[ObjectId, int] = {}
-    give = promo_usage._give
+    give, give_all = promo_usage._give, promo_usage._give_all_the_first
 
-    def served_in_between(run: Any, numbers: list[tuple[Any, int]]) -> Any:
+    def serve_some(numbers: list[tuple[Any, int]]) -> None:
         # Some of the users get another use just now, with the very number that is to be given.
         for use_id, number in rng.sample(numbers, len(numbers) // 3):
             use = legacy["promo_usage"].find_one({"_id": use_id})
@@ -231,9 +231,17 @@ def test_a_use_recorded_meanwhile_keeps_its_number(
             with suppress(DuplicateKeyError):
                 legacy["promo_usage"].insert_one(new)
                 served[new["_id"]] = number
+
+    def served_in_between(run: Any, numbers: list[tuple[Any, int]]) -> Any:
+        serve_some(numbers)
         return give(run, numbers)
 
+    def all_served_in_between(run: Any, use_ids: set[Any]) -> Any:
+        serve_some([(use_id, 0) for use_id in sorted(use_ids)])
+        return give_all(run, use_ids)
+
     monkeypatch.setattr(promo_usage, "_give", served_in_between)
+    monkeypatch.setattr(promo_usage, "_give_all_the_first", all_served_in_between)
     assert migrate(legacy, quiet)["useSlot"] == 3000
     # Not only first uses were recorded meanwhile.
     assert len(set(served.values())) > 2
@@ -359,6 +367,8 @@ def test_broken_limits_and_wrong_types_are_reported_and_left_alone(
         f"'OVERSOLD', user {user(1)}: 2 uses of 1",
         "'OVERSOLD': 3 uses of 2",
     ]
+    numbers = {"promoId": oversold["_id"], "userId": ObjectId(user(1))}
+    assert database["promo_usage"].distinct("useSlot", numbers) == [0, 1]
     # An oversold code is counted as it is: it grants nothing until the limit is raised.
     counts = {each["code"]: each["currentUses"] for each in database["promo_codes"].find()}
     assert counts == {"OVERSOLD": 3, "GENEROUS": 10, "BROKEN": 1}

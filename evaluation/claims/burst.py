@@ -1,0 +1,121 @@
+"""Claim 1: a thousand requests for one code at the same moment."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from evaluation.claims.claim import Claim, Finding, counted
+from evaluation.claims.orders import apply_line, new_promo, uses_of
+from evaluation.lab import LEGACY, LEGACY_ON_NOTHING, OURS, Lab, abandon
+from evaluation.load.offered import Offered
+from evaluation.processes import Service, Variant
+from evaluation.scale import Scale
+
+REQUESTS = 1_000
+USES = 500
+BOUND_SECONDS = 5.0
+GRANTED = "200"
+RIGHT = {GRANTED: USES, "400 USAGE_LIMIT_REACHED": REQUESTS - USES}
+
+
+@dataclass(frozen=True, slots=True)
+class Sale:
+    """A code with 500 uses that 1000 users asked for at the same moment."""
+
+    seconds: float
+    answered: int
+    outcomes: dict[str, int]
+    recorded: int
+    # When each success was answered, in seconds from the start.
+    granted_at: list[float]
+
+
+def sell(lab: Lab, service: Service, variant: Variant, drain: float | None = None) -> Sale:
+    """Offer a new code with 500 uses to 1000 users at once; wait for `drain` s at most."""
+    database = lab.database(variant)
+    promo = new_promo(database, "SALE", max_uses=USES)
+    lines = [apply_line(promo["code"])]
+    seen = lab.offer(service, lines, REQUESTS, connections=REQUESTS, drain=drain)
+    return _sale(seen, uses_of(database, [promo["_id"]])[promo["_id"]])
+
+
+def _sale(seen: Offered, recorded: int) -> Sale:
+    granted = sorted(one.ended for one in seen.requests if one.outcome == GRANTED)
+    return Sale(seen.seconds, len(seen.answers), dict(seen.outcomes), recorded, granted)
+
+
+def judge(sales: list[Sale]) -> list[str]:
+    """Return what contradicts the claim."""
+    problems = []
+    for number, sale in enumerate(sales, 1):
+        if sale.seconds >= BOUND_SECONDS:
+            problems.append(f"round {number} took {sale.seconds:.1f} s")
+        if sale.outcomes != RIGHT:
+            problems.append(f"round {number} was answered {counted(sale.outcomes)}")
+        if sale.recorded != USES:
+            problems.append(f"round {number} recorded {sale.recorded} uses of {USES}")
+    return problems
+
+
+def measure(lab: Lab) -> Finding:
+    """Hold the sale several times, and once each with the legacy service on both databases."""
+    with lab.service() as service:
+        sell(lab, service, OURS)  # opens the connections and fills the caches
+        sales = [sell(lab, service, OURS) for _ in range(lab.scale.burst_rounds)]
+    patience = lab.scale.patience
+    before = {
+        LEGACY.database: _legacy_sale(lab, LEGACY, patience),
+        LEGACY_ON_NOTHING.database: _legacy_sale(lab, LEGACY_ON_NOTHING, 4 * patience),
+    }
+    slowest = max(sales, key=lambda sale: sale.seconds)
+    figures: dict[str, Any] = {
+        "requests": REQUESTS,
+        "uses": USES,
+        "sales": [asdict(sale) for sale in sales],
+        "legacy": {name: asdict(sale) for name, sale in before.items()},
+    }
+    measured = (
+        f"all {REQUESTS:,} answered in {slowest.seconds:.2f} s in the slowest of {len(sales)} "
+        f"rounds; uses recorded of {USES}: {', '.join(str(sale.recorded) for sale in sales)}"
+    )
+    return Finding(measured, judge(sales), _before(before), figures)
+
+
+def _legacy_sale(lab: Lab, variant: Variant, drain: float) -> Sale:
+    with lab.service(variant) as service:
+        sale = sell(lab, service, variant, drain)
+        abandon(service)
+    lab.rest()
+    return sale
+
+
+def _before(sales: dict[str, Sale]) -> str:
+    real, nothing = sales[LEGACY.database], sales[LEGACY_ON_NOTHING.database]
+    return (
+        f"{_ending(real)}; on an empty database it {_ending(nothing)} and sold "
+        f"{nothing.recorded} of {USES} uses"
+    )
+
+
+def _ending(sale: Sale) -> str:
+    if sale.answered == REQUESTS:
+        return f"took {sale.seconds:.1f} s"
+    return f"did not finish in {sale.seconds:.0f} s ({sale.answered:,} answered)"
+
+
+def _bound(_scale: Scale) -> str:
+    return f"under {BOUND_SECONDS:.0f} s, exactly {USES} uses sold, no other answer"
+
+
+CLAIM = Claim(
+    number=1,
+    name="A burst on one code",
+    statement="1,000 concurrent requests for one code are all answered within 5 s.",
+    method=(
+        f"1,000 users with a connection each send at the same moment; the code has {USES} uses, so "
+        "half of them must be refused. The time runs from the first request to the last answer."
+    ),
+    bound=_bound,
+    measure=measure,
+)

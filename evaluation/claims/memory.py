@@ -1,0 +1,131 @@
+"""Claim 3: nothing grows, however many requests there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import psutil
+
+from evaluation.claims.claim import Claim, Finding, counted
+from evaluation.claims.orders import apply_line, new_promo
+from evaluation.claims.soak import ITEMS, RATE, RIGHT, Samples, soak
+from evaluation.lab import LEGACY_ON_NOTHING, OBSERVED, Lab, leaking
+from evaluation.scale import Scale
+from evaluation.trends import Trend, trend
+
+# The first requests fill caches, arenas and pools, once and for all.
+WARM_UP_SHARE = 0.25
+LEGACY_SEGMENTS = 10
+
+
+def after_warm_up(samples: Samples, name: str) -> Trend:
+    """Fit a line through what a resource was after warm-up; by request."""
+    begin = samples.requests[-1] * WARM_UP_SHARE
+    kept = [n for n, requests in enumerate(samples.requests) if requests > begin]
+    values = getattr(samples, name)
+    return trend([samples.requests[n] for n in kept], [values[n] for n in kept])
+
+
+def judge(samples: Samples, leak: Trend, scale: Scale) -> list[str]:
+    """Return what contradicts the claim; a leak that is not seen makes the rest worth nothing."""
+    problems = []
+    resident = after_warm_up(samples, "resident")
+    if resident.upper >= scale.soak_bytes:
+        problems.append(f"memory may grow by {resident.upper:.2f} bytes a request")
+    for name in ITEMS:
+        upper = after_warm_up(samples, name).upper
+        if upper >= scale.soak_items:
+            problems.append(f"{name} may grow by {upper:.2g} a request")
+    if wrong := {k: n for k, n in samples.outcomes.items() if k not in RIGHT}:
+        problems.append(f"answers that nobody should get: {counted(wrong)}")
+    if leak.lower <= scale.soak_bytes:
+        low, high = leak.lower, leak.upper
+        problems.append(f"the planted leak was not detected ({low:.0f} to {high:.0f} bytes)")
+    return problems
+
+
+def measure(lab: Lab) -> Finding:
+    """Soak the service, then the same service with a leak, then the legacy service."""
+    scale = lab.scale
+    with lab.service(OBSERVED) as service:
+        rate = RATE if scale.real_time else None
+        samples = soak(lab, service, scale.soak_requests, rate, lab.say)
+    with lab.service(leaking(scale.leak_bytes)) as service:
+        leaked = soak(lab, service, scale.leak_requests, None, _saying_leak(lab))
+    legacy = _soak_legacy(lab)
+    leak, growth = after_warm_up(leaked, "resident"), after_warm_up(legacy, "resident")
+    trends = {name: after_warm_up(samples, name) for name in ("resident", *ITEMS)}
+    return Finding(
+        _measured(trends, leak, samples, scale),
+        judge(samples, leak, scale),
+        f"grows by {growth.slope * 1e5 / 1e6:.0f} MB per 100,000 requests, and never shrinks",
+        {
+            "service": _plain(samples) | {"trends": {k: asdict(t) for k, t in trends.items()}},
+            "leak": _plain(leaked) | {"trends": {"resident": asdict(leak)}},
+            "legacy": _plain(legacy) | {"trends": {"resident": asdict(growth)}},
+        },
+    )
+
+
+def _saying_leak(lab: Lab) -> Callable[[str], None]:
+    return lambda text: lab.say(f"with a leak: {text}")
+
+
+def _measured(trends: dict[str, Trend], leak: Trend, samples: Samples, scale: Scale) -> str:
+    resident = trends["resident"]
+    ends = ", ".join(f"{name} {getattr(samples, name)[-1]}" for name in ITEMS)
+    return (
+        f"{resident.slope:+.3f} bytes a request over {samples.requests[-1]:,} requests "
+        f"(95% bounds {resident.lower:+.3f} to {resident.upper:+.3f}); at the end: {ends}; "
+        f"the planted leak of {scale.leak_bytes} bytes is seen as {leak.slope:.0f}"
+    )
+
+
+def _plain(samples: Samples) -> dict[str, Any]:
+    return asdict(samples) | {"outcomes": dict(samples.outcomes)}
+
+
+def _soak_legacy(lab: Lab) -> Samples:
+    """Play new orders of new codes; what is recorded is deleted, so that it can go on at all."""
+    samples, database = Samples(), lab.database(LEGACY_ON_NOTHING)
+    segment = lab.scale.legacy_soak_requests // LEGACY_SEGMENTS
+    with lab.service(LEGACY_ON_NOTHING) as service:
+        for number in range(1, LEGACY_SEGMENTS + 1):
+            code = new_promo(database, "SOAK")["code"]
+            seen = lab.offer(service, [apply_line(code)], segment, connections=16, drain=120)
+            samples.outcomes.update(seen.outcomes)
+            samples.requests.append(number * segment)
+            samples.resident.append(_resident(service.processes[1:]))
+            database["promo_usage"].delete_many({})
+            lab.say(f"legacy: {number * segment:,} requests")
+    return samples
+
+
+def _resident(workers: list[psutil.Process]) -> int:
+    return sum(int(worker.memory_info().rss) for worker in workers)
+
+
+def _bound(scale: Scale) -> str:
+    return (
+        f"95% upper bound of the slope under {scale.soak_bytes:g} bytes a request; of open files, "
+        f"greenlets and connections under 1 in {1 / scale.soak_items:,.0f} requests; a leak of "
+        f"{scale.leak_bytes} bytes is detected"
+    )
+
+
+CLAIM = Claim(
+    number=3,
+    name="Memory over a day",
+    statement="Nothing grows over the requests of eight hours at the normal load.",
+    method=(
+        "A day's mixture (new users, popular and new codes, validations, repeated orders, sold-out "
+        "and expired codes, wrong codes, bodies and paths) is played in segments. After each one, "
+        "resident memory, open files, greenlets and database connections of all workers are read, "
+        "and a line is fitted through all but the first quarter. The bounds of its slope allow for "
+        "samples that resemble each other. The same is done with a service that leaks on purpose."
+    ),
+    bound=_bound,
+    measure=measure,
+)

@@ -1,0 +1,108 @@
+"""The service with windows in it: what its process holds, and a leak if one is asked for.
+
+Only the evaluation runs it; the service itself knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import greenlet  # type: ignore[import-untyped]  # it has no types, and nobody publishes any
+from pymongo import monitoring
+
+from promo_service.app import create_app as create_service
+from promo_service.settings import Settings
+
+INTERNALS = "/evaluation/internals"
+
+Start = Callable[..., Any]
+App = Callable[[dict[str, Any], Start], Iterable[bytes]]
+
+
+@dataclass(slots=True)
+class PoolUse:
+    """What the driver's pool has seen; the pools of one process together."""
+
+    in_use: int = 0
+    most_in_use: int = 0
+    # Operations that found as many connections in use as the pool may have.
+    waited: int = 0
+    failed: int = 0
+
+
+class PoolListener(monitoring.ConnectionPoolListener):
+    """Counts what happens in a pool; the driver calls it for each command."""
+
+    def __init__(self, use: PoolUse, size: int) -> None:
+        self._use = use
+        self._size = size
+
+    def connection_check_out_started(self, _event: object) -> None:
+        """Count an operation that has to wait for another one to end."""
+        self._use.waited += self._use.in_use >= self._size
+
+    def connection_checked_out(self, _event: object) -> None:
+        """Count a connection as in use."""
+        self._use.in_use += 1
+        self._use.most_in_use = max(self._use.most_in_use, self._use.in_use)
+
+    def connection_checked_in(self, _event: object) -> None:
+        """Count a connection as free."""
+        self._use.in_use -= 1
+
+    def connection_check_out_failed(self, _event: object) -> None:
+        """Count an operation that got no connection: a pool error or a wait-queue timeout."""
+        self._use.failed += 1
+
+    def pool_created(self, event: monitoring.PoolCreatedEvent) -> None:
+        """Learn how large the pool may be; the driver tells what is not its default."""
+        self._size = event.options["maxPoolSize"]
+
+    def _ignore(self, _event: object) -> None:
+        """Not of interest."""
+
+    # The driver names the argument `event` in each of them, and passes it by position.
+    pool_ready = pool_cleared = pool_closed = _ignore  # type: ignore[assignment]
+    connection_created = connection_ready = _ignore  # type: ignore[assignment]
+    connection_closed = _ignore  # type: ignore[assignment]
+
+
+def create_app(leaked_bytes: int = 0) -> App:
+    """Build the service from the environment, and wrap it.
+
+    With `leaked_bytes`, each request leaves an object of that size behind. Admin operations need
+    no token: the load creates codes.
+    """
+    settings = replace(Settings.from_env(), trust_upstream_auth=True)
+    use = PoolUse()
+    monitoring.register(PoolListener(use, settings.max_pool_size))
+    service = create_service(settings)
+    kept: list[bytes] = []
+    # An empty bytes object is 33 bytes, and the list keeps 8 for each.
+    padding = max(0, leaked_bytes - 33 - 8)
+
+    def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == INTERNALS:
+            return _show(use, start_response)
+        if leaked_bytes:
+            kept.append(bytes(bytearray(padding)))
+        answer: Iterable[bytes] = service(environ, start_response)
+        return answer
+
+    return app
+
+
+def _show(use: PoolUse, start_response: Start) -> list[bytes]:
+    # What is garbage is no leak: it must not look like one.
+    gc.collect()
+    greenlets = sum(isinstance(each, greenlet.greenlet) for each in gc.get_objects())
+    shown = {"pid": os.getpid(), "greenlets": greenlets, "pool": asdict(use)}
+    body = json.dumps(shown).encode()
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    start_response("200 OK", [*headers, ("Connection", "close")])
+    return [body]
