@@ -17,6 +17,8 @@ class Scale:
     # How long the legacy service is waited for before it "did not finish".
     patience: float
     burst_rounds: int
+    # Rounds that a busy machine may spoil, by refusals in good time; never by overselling.
+    burst_spoilt: int
     lone_requests: int
     normal_seconds: float
     soak_requests: int
@@ -46,6 +48,7 @@ FULL = Scale(
     uses=dataset.USES,
     patience=15,
     burst_rounds=5,
+    burst_spoilt=0,
     lone_requests=500,
     normal_seconds=60,
     soak_requests=1_440_000,
@@ -70,7 +73,8 @@ QUICK = Scale(
     codes=2_000,
     uses=40_000,
     patience=4,
-    burst_rounds=2,
+    burst_rounds=3,
+    burst_spoilt=1,
     lone_requests=200,
     normal_seconds=8,
     soak_requests=12_000,

@@ -45,17 +45,28 @@ def _sale(seen: Offered, recorded: int) -> Sale:
     return Sale(seen.seconds, len(seen.answers), dict(seen.outcomes), recorded, granted)
 
 
-def judge(sales: list[Sale]) -> list[str]:
-    """Return what contradicts the claim."""
-    problems = []
-    for number, sale in enumerate(sales, 1):
-        if sale.seconds >= BOUND_SECONDS:
-            problems.append(f"round {number} took {sale.seconds:.1f} s")
-        if sale.outcomes != RIGHT:
-            problems.append(f"round {number} was answered {counted(sale.outcomes)}")
-        if sale.recorded != USES:
-            problems.append(f"round {number} recorded {sale.recorded} uses of {USES}")
+def judge(sales: list[Sale], spoilt: int = 0) -> list[str]:
+    """Return what contradicts the claim; so many rounds may be spoilt, but none oversold."""
+    problems = [
+        f"round {number} sold {sale.recorded} uses of {USES}"
+        for number, sale in enumerate(sales, 1)
+        if sale.recorded > USES
+    ]
+    bad = {number: text for number, sale in enumerate(sales, 1) if (text := _flaws(sale))}
+    if len(bad) > spoilt:
+        problems += [f"round {number}: {text}" for number, text in bad.items()]
     return problems
+
+
+def _flaws(sale: Sale) -> str:
+    flaws = []
+    if sale.seconds >= BOUND_SECONDS:
+        flaws.append(f"took {sale.seconds:.1f} s")
+    if sale.outcomes != RIGHT:
+        flaws.append(f"was answered {counted(sale.outcomes)}")
+    if sale.recorded != USES:
+        flaws.append(f"recorded {sale.recorded} uses of {USES}")
+    return "; ".join(flaws)
 
 
 def measure(lab: Lab) -> Finding:
@@ -76,10 +87,10 @@ def measure(lab: Lab) -> Finding:
         "legacy": {name: asdict(sale) for name, sale in before.items()},
     }
     measured = (
-        f"all {REQUESTS:,} answered in {slowest.seconds:.2f} s in the slowest of {len(sales)} "
+        f"{REQUESTS:,} answered in {slowest.seconds:.2f} s in the slowest of {len(sales)} "
         f"rounds; uses recorded of {USES}: {', '.join(str(sale.recorded) for sale in sales)}"
     )
-    return Finding(measured, judge(sales), _before(before), figures)
+    return Finding(measured, judge(sales, lab.scale.burst_spoilt), _before(before), figures)
 
 
 def _legacy_sale(lab: Lab, variant: Variant, drain: float) -> Sale:
@@ -104,8 +115,9 @@ def _ending(sale: Sale) -> str:
     return f"did not finish in {sale.seconds:.0f} s ({sale.answered:,} answered)"
 
 
-def _bound(_scale: Scale) -> str:
-    return f"under {BOUND_SECONDS:.0f} s, exactly {USES} uses sold, no other answer"
+def _bound(scale: Scale) -> str:
+    spared = f"; {scale.burst_spoilt} slow round is forgiven" if scale.burst_spoilt else ""
+    return f"under {BOUND_SECONDS:.0f} s, exactly {USES} uses sold, no other answer{spared}"
 
 
 CLAIM = Claim(

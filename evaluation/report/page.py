@@ -77,9 +77,13 @@ def _digits(value: float) -> str:
 def _memory_rows(memory: dict[str, Any]) -> list[tuple[str, str, str]]:
     if not memory:
         return []
-    slopes = [memory[who]["trends"]["resident"]["slope"] for who in ("legacy", "service")]
-    before, after = (f"{slope * 1e5 / 1e6:+,.2f} MB" for slope in slopes)
-    return [("Memory growth per 100,000 requests", f"{before} (empty database)", after)]
+    before, after = (_growth(memory[who]) for who in ("legacy", "service"))
+    return [("Memory growth per 100,000 requests", f"{before}, empty database", after)]
+
+
+def _growth(figures: dict[str, Any]) -> str:
+    slope, requests = figures["trends"]["resident"]["slope"], figures["requests"][-1]
+    return f"{slope * 1e5 / 1e6:+,.2f} MB (fitted over {requests:,} requests)"
 
 
 def _sale_rows(burst: dict[str, Any], patience: float) -> list[tuple[str, str, str]]:

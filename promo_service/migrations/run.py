@@ -20,7 +20,7 @@ BATCH = 1000
 EXAMPLES = 20
 SECONDS_BETWEEN_LINES = 2.0
 # What one client changed on two cores, for the estimate of a dry run.
-USUAL_RATE = 20_000
+USUAL_RATE = 8_000
 
 # A document with a date beyond Python's years must not stop the migration of all others.
 _TOLERANT: CodecOptions[Document] = CodecOptions(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -67,12 +66,9 @@ def assert_all_uses_recorded(sale: Sale) -> None:
 def test_a_thousand_at_once_take_every_use_and_not_one_more(open_sale: OpenSale, uses: int) -> None:
     sale = open_sale(maxUses=uses)
 
-    started = time.perf_counter()
     answers = fire(sale.clicks(range(1000)))
-    seconds = time.perf_counter() - started
 
     assert_sold(sale, answers, uses)
-    assert seconds < 5
 
 
 def test_a_long_sale_of_12345_uses_sells_every_one(open_sale: OpenSale) -> None:

@@ -128,7 +128,7 @@ RIGHT = Sale(0.9, 1000, {"200": 500, "400 USAGE_LIMIT_REACHED": 500}, 500, [])
     [
         (RIGHT, ""),
         (Sale(5.1, 1000, RIGHT.outcomes, 500, []), "took 5.1 s"),
-        (Sale(0.9, 1000, {"200": 501, "400 USAGE_LIMIT_REACHED": 499}, 501, []), "501 uses"),
+        (Sale(0.9, 1000, {"200": 501, "400 USAGE_LIMIT_REACHED": 499}, 501, []), "sold 501 uses"),
         (Sale(0.9, 1000, RIGHT.outcomes, 499, []), "recorded 499 uses"),
         (Sale(0.9, 999, {**RIGHT.outcomes, "no answer": 1}, 500, []), "1 x no answer"),
     ],
@@ -137,6 +137,14 @@ def test_claim_1(sale: Sale, complaint: str) -> None:
     problems = burst.judge([RIGHT, sale])
     assert bool(problems) == bool(complaint)
     assert complaint in "; ".join(problems)
+
+
+def test_claim_1_may_forgive_a_slow_round_and_never_an_oversold_one() -> None:
+    slow = Sale(5.1, 1000, RIGHT.outcomes, 500, [])
+    oversold = Sale(0.9, 1000, RIGHT.outcomes, 501, [])
+    assert burst.judge([RIGHT, slow], spoilt=1) == []
+    assert burst.judge([slow, slow], spoilt=1)
+    assert burst.judge([RIGHT, oversold], spoilt=1) == ["round 2 sold 501 uses of 500"]
 
 
 def test_claim_2() -> None:
