@@ -74,7 +74,7 @@ def test_a_thousand_at_once_take_every_use_and_not_one_more(open_sale: OpenSale,
 def test_a_long_sale_of_12345_uses_sells_every_one(open_sale: OpenSale) -> None:
     sale = open_sale(maxUses=12_345)
 
-    answers = fire(sale.clicks(range(13_000)), concurrency=256)
+    answers = fire(sale.clicks(range(13_000)), concurrency=128)
 
     assert_sold(sale, answers, 12_345)
 

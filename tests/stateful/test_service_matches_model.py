@@ -91,16 +91,6 @@ falsy = {
 created = st.fixed_dictionaries(
     {"code": codes, "adminId": st.just("admin"), **terms}, optional={**limits, **falsy}
 )
-opened = st.fixed_dictionaries(
-    {
-        "code": st.just("SPRING"),
-        "adminId": st.just("admin"),
-        **terms,
-        "validFrom": st.just(START),
-        "validUntil": st.just(HALF_HOURS[-1]),
-        **limits,
-    }
-)
 # The legacy service kept whatever it was given.
 legacy_promos = st.fixed_dictionaries(
     {
@@ -111,6 +101,14 @@ legacy_promos = st.fixed_dictionaries(
         "malformed": mostly(False, False, True),
     },
     optional=limits,
+)
+good_terms = {"code": "SPRING", "validFrom": START, "validUntil": HALF_HOURS[-1]}
+limited = st.fixed_dictionaries(limits)
+opened = st.builds(lambda promo, limits: promo | limits | good_terms, created, limited)
+opened_long_ago = st.builds(
+    lambda promo, limits: promo | limits | good_terms | {"isActive": True, "malformed": False},
+    legacy_promos,
+    limited,
 )
 legacy_uses = st.lists(
     st.tuples(some_users, st.sampled_from([None, "O1"]), st.sampled_from(AMOUNTS)),
@@ -178,9 +176,13 @@ class _History(RuleBasedStateMachine):
             headers={"Idempotency-Key": key} if key else {},
         )
 
-    @initialize(sent=opened)
-    def open(self, sent: Document) -> None:
-        self.create(0, sent)
+    @initialize(data=st.data(), long_ago=st.booleans())
+    def open(self, data: st.DataObject, long_ago: bool) -> None:
+        if long_ago:
+            uses = data.draw(legacy_uses)
+            self.find_a_promo_of_the_legacy_service(data.draw(opened_long_ago), uses)
+        else:
+            self.create(0, data.draw(opened))
 
     @rule(application=applications, sent=created)
     def create(self, application: int, sent: Document) -> None:
