@@ -14,12 +14,19 @@ BOUND_SHARE = 0.5
 # CPU time depends on the machine; what is looked at for a request does not. A collection that is
 # scanned costs thousands.
 BOUND_DOCUMENTS = 10
+# What is not answered costs nothing: the figures count only where the rate was held.
+HELD_SHARE = 0.95
 LEGACY_APPLIES = 10
 
 
-def judge(share: float, documents: float) -> list[str]:
-    """Return what contradicts the claim; documents are those looked at for each request."""
+def judge(share: float, documents: float, held: float) -> list[str]:
+    """Return what contradicts the claim.
+
+    `documents` are those looked at for each request, `held` is the share of the rate answered.
+    """
     problems = []
+    if held < HELD_SHARE:
+        problems.append(f"only {held:.0%} of the rate was held")
     if share >= BOUND_SHARE:
         problems.append(f"mongod used {share:.0%} of a core")
     if documents >= BOUND_DOCUMENTS:
@@ -34,11 +41,12 @@ def measure(lab: Lab) -> Finding:
     before = _legacy_ms(lab)
     documents = figures["documents_examined"]
     measured = (
-        f"{share:.0%} of a core at {figures['sent_rate']:,.0f}/s; {each:.2g} ms and "
+        f"{share:.0%} of a core at {figures['answered_rate']:,.0f}/s; {each:.2g} ms and "
         f"{documents:.1f} documents looked at for each request"
     )
+    held = figures["answered_rate"] / figures["asked_rate"]
     kept: dict[str, Any] = {"share": share, "ms": each, "legacy_ms": before}
-    return Finding(measured, judge(share, documents), _before(lab, before, each), kept)
+    return Finding(measured, judge(share, documents, held), _before(lab, before, each), kept)
 
 
 def _legacy_ms(lab: Lab) -> float | None:

@@ -30,6 +30,7 @@ class Rush:
     def figures(self) -> dict[str, Any]:
         """Return what is kept in the report."""
         latencies = [one.latency_ms for one in self.seen.requests]
+        answers = max(1, len(self.seen.answers))
         return {
             "asked_rate": self.seen.asked_rate,
             "sent_rate": self.seen.sent_rate,
@@ -40,8 +41,8 @@ class Rush:
             "worst_ms": max(latencies),
             "by_second": _by_second(self.seen),
             "mongod_share_of_a_core": self.mongod_share,
-            "mongod_ms": self.mongod_share * 1e3 * self.seen.seconds / len(latencies),
-            "documents_examined": self.documents_examined / len(latencies),
+            "mongod_ms": self.mongod_share * 1e3 * self.seen.seconds / answers,
+            "documents_examined": self.documents_examined / answers,
             "pools": self.pools,
         }
 

@@ -215,9 +215,10 @@ def test_claim_5() -> None:
 
 
 def test_claim_6() -> None:
-    assert database_cpu.judge(0.49, 3.0) == []
-    assert database_cpu.judge(0.5, 3.0) == ["mongod used 50% of a core"]
-    assert "40,000 documents" in database_cpu.judge(0.1, 40_000)[0]
+    assert database_cpu.judge(0.49, 3.0, 0.99) == []
+    assert database_cpu.judge(0.5, 3.0, 0.99) == ["mongod used 50% of a core"]
+    assert "40,000 documents" in database_cpu.judge(0.1, 40_000, 0.99)[0]
+    assert "only 38%" in database_cpu.judge(0.09, 0.1, 0.38)[0]
 
 
 @pytest.mark.parametrize(
