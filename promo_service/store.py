@@ -381,7 +381,13 @@ class Store:
         self._codes.bulk_write(
             [
                 UpdateOne(
-                    {"_id": promo_id, "currentUses": {"$gte": number}},
+                    # One that the network holds back until reconcile has corrected the count
+                    # finds its claim gone, and changes nothing.
+                    {
+                        "_id": promo_id,
+                        "currentUses": {"$gte": number},
+                        "claims.inFlight.by": self._me,
+                    },
                     {
                         "$inc": {"currentUses": -number, "claims.moves": 1},
                         "$pull": {"claims.inFlight": {"by": self._me}},

@@ -376,18 +376,32 @@ def test_giving_back_several_codes_is_one_command(
     ours: Store, store_promo: StorePromo, codes: Collection[Document], commands: Commands
 ) -> None:
     first, second = store_promo(currentUses=5), store_promo(currentUses=5)
+    take(ours, first, A)
+    take(ours, second, A, B, C)
     commands.take()
     ours.give_back({first: 1, second: 3})
     assert commands.names() == ["update"]
-    assert [state(codes, promo_id)[0] for promo_id in (first, second)] == [4, 2]
+    assert [state(codes, promo_id)[0] for promo_id in (first, second)] == [5, 5]
+
+
+def test_a_late_give_back_changes_nothing_once_reconcile_has_corrected_the_count(
+    ours: Store, store_promo: StorePromo, codes: Collection[Document]
+) -> None:
+    promo_id = store_promo(currentUses=3)
+    take(ours, promo_id, A)
+    corrected = {"$set": {"currentUses": 3, "claims.inFlight": []}}
+    codes.update_one({"_id": promo_id}, corrected)
+    ours.give_back({promo_id: 1})
+    assert state(codes, promo_id)[0] == 3
 
 
 def test_a_count_never_falls_below_zero(
     ours: Store, store_promo: StorePromo, codes: Collection[Document]
 ) -> None:
     promo_id = store_promo(currentUses=1)
-    ours.give_back({promo_id: 2})
-    assert state(codes, promo_id)[0] == 1
+    take(ours, promo_id, A)
+    ours.give_back({promo_id: 3})
+    assert state(codes, promo_id)[0] == 2
 
 
 # --- counting, once
