@@ -1,4 +1,4 @@
-"""Load as a shop sees it: `locust --headless --profile flash-sale --admin-token TOKEN -H URL`.
+"""Load as a shop sees it: `locust --headless --load flash-sale --admin-token TOKEN -H URL`.
 
 The codes under test are created when the test starts; the tail is whatever active codes the
 database holds. Every answer that the contract names is a success, everything else a failure. The
@@ -51,7 +51,7 @@ ELIGIBILITY = {
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--profile",
+        "--load",
         choices=["normal", "flash-sale", "soak"],
         default="normal",
         help="normal: 50/s. flash-sale: ramp to the peak, hold, back. soak: 50/s for 8 hours",
@@ -77,7 +77,9 @@ class Profile(LoadTestShape):
     def tick(self) -> tuple[int, float] | None:
         """Return users and spawn rate for this second, None at the end."""
         seconds = self.get_run_time()  # type: ignore[no-untyped-call]
-        rate = _rate(Load.options, seconds)
+        runner = self.runner
+        options = runner.environment.parsed_options if runner is not None else None
+        rate = _rate(options or Namespace(), seconds)
         if rate is None:
             return None
         users = max(1, round(rate / REQUESTS_PER_STEP))
@@ -86,9 +88,9 @@ class Profile(LoadTestShape):
 
 def _rate(options: Namespace, seconds: float) -> float | None:
     """Return the requests/s that a profile offers at a time; None when it is over."""
-    if options.profile == "normal":
+    if options.load == "normal":
         return options.rate if seconds < options.duration else None
-    if options.profile == "soak":
+    if options.load == "soak":
         return options.rate if seconds < options.soak_duration else None
     end = 2 * options.ramp + options.hold
     if seconds >= end:
@@ -98,9 +100,8 @@ def _rate(options: Namespace, seconds: float) -> float | None:
 
 
 class Load:
-    """The options of this run and the codes under test; filled when the test starts."""
+    """The codes under test; filled when the test starts."""
 
-    options = Namespace()
     hot = sold_out = expired = ""
     tail: tuple[str, ...] = ()
     cumulative: tuple[float, ...] = ()
@@ -115,8 +116,8 @@ class Load:
 @events.test_start.add_listener  # type: ignore[untyped-decorator]
 def _create_codes(environment: Environment, **_: Any) -> None:
     base = str(environment.host).rstrip("/") + PREFIX
-    Load.options = environment.parsed_options or Load.options
-    token = Load.options.admin_token
+    options = environment.parsed_options
+    token = options.admin_token if options else ""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     run = uuid.uuid4().hex[:8].upper()
 
