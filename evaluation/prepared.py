@@ -18,8 +18,8 @@ from evaluation import dataset
 from evaluation.dataset import Document, Report
 from evaluation.processes import LEGACY_DATABASE, ROOT
 from promo_service.embedded import EmbeddedMongod
+from promo_service.indexes import REQUIRED_INDEXES
 from promo_service.migrations import migrate
-from promo_service.store import REQUIRED_INDEXES
 
 _LOG = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Any
 from bson import ObjectId
 from gevent.lock import BoundedSemaphore
 
-from promo_service import store as db
+from promo_service.database import Document, deadline
 from promo_service.errors import DatabaseUnavailable, NotFound, Unavailable
-from promo_service.store import Document, Store
+from promo_service.store import Store
 
 
 class Catalog:
@@ -76,7 +76,7 @@ class Catalog:
         if not self._slots.acquire(timeout=self._timeout):
             raise Unavailable("Too many requests are waiting")
         try:
-            with db.deadline(self._timeout):
+            with deadline(self._timeout):
                 yield
         except DatabaseUnavailable as error:
             raise Unavailable("The database could not answer in time") from error

@@ -13,7 +13,7 @@ from pymongo import MongoClient
 from pymongo.errors import ConfigurationError, InvalidURI, PyMongoError
 
 from promo_service import reconcile as reconciliation
-from promo_service import store as db
+from promo_service.database import connect
 from promo_service.errors import PromoServiceError, SettingsError
 from promo_service.migrations import migrate as bring_up_to_date
 from promo_service.seed import seed as fill
@@ -156,7 +156,7 @@ def seed(codes: int, uses: int, number: int, migrated: bool) -> None:
 def _client() -> Iterator[tuple[MongoClient[dict[str, Any]], Settings]]:
     """Connect to the database of the environment, and make sure that it answers."""
     settings = Settings.from_env()
-    with db.connect(settings.mongodb_uri, pool_size=2, timeout=DATABASE_TIMEOUT) as client:
+    with connect(settings.mongodb_uri, pool_size=2, timeout=DATABASE_TIMEOUT) as client:
         client.admin.command("ping")
         yield client, settings
 

@@ -21,12 +21,7 @@ _EPOCH = datetime(1970, 1, 1)
 
 @dataclass(slots=True)
 class Promo:
-    """What the decisions need of one promo code; `None` always means "no such limit".
-
-    `in_flight` holds the claims that other processes are recording at this moment; it is read
-    only when all uses are taken. `moves` tells how often uses were taken or given back, if no
-    other process was at it when it was read.
-    """
+    """What the decisions need of one promo code; `None` always means "no such limit"."""
 
     id: Any
     discount_type: str
@@ -39,8 +34,6 @@ class Promo:
     order_types: list[Any] | None
     merchants: list[Any] | None
     current_uses: int | None
-    in_flight: frozenset[bytes]
-    moves: int | None = None
 
     @property
     def sold_out(self) -> bool:
@@ -75,8 +68,6 @@ class Promo:
             order_types=_list(document, "applicableOrderTypes"),
             merchants=_list(document, "applicableMerchants"),
             current_uses=_count(document, "currentUses"),
-            in_flight=frozenset(get("inFlight") or ()),
-            moves=get("moves"),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,13 +11,14 @@ from typing import Any
 
 from bson import ObjectId
 
-from promo_service import store as db
 from promo_service.batcher import Batcher, Ticket
+from promo_service.claims import Claim, Seen
+from promo_service.database import deadline
 from promo_service.errors import DatabaseUnavailable, Rejection, Unavailable
 from promo_service.metrics import Metrics
 from promo_service.promos import Number, Promo
 from promo_service.rules import Grant, Order, Replay, claim_token, decide_batch, is_running
-from promo_service.store import Claim, Snapshot, Store
+from promo_service.store import Snapshot, Store
 from promo_service.wire import ApplyRequest
 
 Clock = Callable[[], datetime]
@@ -50,6 +52,7 @@ class _Wish:
 
     ticket: Waiting
     promo: Promo
+    seen: Seen
     grant: Grant
     token: bytes
 
@@ -84,9 +87,9 @@ class Redeemer:
         return self._submit(Order(request, consume=False))
 
     def _submit(self, order: Order) -> Answer:
-        deadline = time.monotonic() + self._timeout
+        until = time.monotonic() + self._timeout
         try:
-            return self._batcher.submit(order.request.code, order, deadline)
+            return self._batcher.submit(order.request.code, order, until)
         except DatabaseUnavailable as error:
             raise Unavailable("The database could not answer in time") from error
 
@@ -94,7 +97,7 @@ class Redeemer:
         tickets = [ticket for of_code in batch.values() for ticket in of_code]
         self._metrics.batch_size.observe(len(tickets))
         # No member is worked for beyond its deadline, so the batch ends with its youngest one's.
-        with db.deadline(max(t.deadline for t in tickets) - time.monotonic()):
+        with deadline(max(t.deadline for t in tickets) - time.monotonic()):
             users = {
                 code: {t.item.request.user_id for t in of_code} for code, of_code in batch.items()
             }
@@ -120,20 +123,22 @@ class Redeemer:
         """Answer what needs no more of the database, and collect the rest."""
         if snapshot.malformed:
             self._metrics.malformed.inc()
-        promo = snapshot.promo
+        promo, seen = snapshot.promo, snapshot.seen
         if promo is not None and promo.current_uses is None and is_running(promo, now):
             self._store.count_once(promo.id)
             return  # decided with the next batch, on the count
-        decisions = decide_batch(promo, snapshot.uses, [t.item for t in tickets], now)
+        orders = [ticket.item for ticket in tickets]
+        in_flight = seen.elsewhere if seen is not None else frozenset()
+        decisions = decide_batch(promo, snapshot.uses, orders, now, in_flight)
         for ticket, decision in zip(tickets, decisions, strict=True):
             if isinstance(decision, Rejection):
                 ticket.answer(decision)
-            elif promo is not None and isinstance(decision, (Grant, Replay)):
+            elif promo and seen and isinstance(decision, (Grant, Replay)):
                 if not ticket.item.consume:
                     ticket.answer(_redemption(ticket, promo, decision))
                 elif isinstance(decision, Grant):
                     token = claim_token(ticket.item.request.user_id, decision.slot)
-                    wishes.append(_Wish(ticket, promo, decision, token))
+                    wishes.append(_Wish(ticket, promo, seen, decision, token))
                 else:
                     replays.append((ticket, promo, decision))
 
@@ -145,8 +150,9 @@ class Redeemer:
         claims: dict[ObjectId, Claim] = {}
         for wish in wishes:
             promo = wish.promo
-            claim = claims.setdefault(promo.id, Claim(promo.id, [], promo.max_uses, promo.moves))
-            claim.tokens.append(wish.token)
+            if promo.id not in claims:
+                claims[promo.id] = Claim(promo.id, promo.max_uses, wish.seen)
+            claims[promo.id].tokens.append(wish.token)
         taken = self._store.take(list(claims.values()), now)
         granted_tokens = {promo_id: set(tokens) for promo_id, tokens in taken.items()}
         granted = [wish for wish in wishes if wish.token in granted_tokens[wish.promo.id]]
@@ -157,14 +163,11 @@ class Redeemer:
             if index not in refused:
                 wish.ticket.answer(_redemption(wish.ticket, wish.promo, wish.grant))
         if refused:
-            self._give_back([granted[index] for index in refused])
-
-    def _give_back(self, refused: Sequence[_Wish]) -> None:
-        numbers: dict[ObjectId, int] = {}
-        for wish in refused:
-            numbers[wish.promo.id] = numbers.get(wish.promo.id, 0) + 1
-        self._metrics.given_back.inc(len(refused))
-        self._store.give_back(numbers)
+            numbers = Counter(granted[index].promo.id for index in refused)
+            self._metrics.given_back.inc(len(refused))
+            self._store.give_back(
+                {promo_id: (claims[promo_id].id, number) for promo_id, number in numbers.items()}
+            )
 
     def _replay(self, replays: Sequence[tuple[Waiting, Promo, Replay]]) -> None:
         """Answer repetitions of what is recorded on a majority; the others have to wait."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -63,8 +64,12 @@ def decide_batch(
     uses: Mapping[str, Sequence[Use]],
     orders: Sequence[Order],
     now: datetime,
+    in_flight: AbstractSet[bytes] = frozenset(),
 ) -> list[Decision]:
-    """Decide each order of a batch on the same read; `uses` are the recorded ones by user.
+    """Decide each order of a batch on the same read.
+
+    `uses` are the recorded ones by user, `in_flight` the tokens of those that other processes are
+    recording at this moment.
 
     At most one new use per user and batch: whether a second one is a repetition, one too many or
     due depends on the first one being recorded. It also keeps the slots of a user filled from
@@ -77,8 +82,14 @@ def decide_batch(
     granted: set[str] = set()
     for order in orders:
         user = order.request.user_id
-        decision = decide(promo, uses.get(user, ()), order.request, now)
-        if order.consume and isinstance(decision, Grant):
+        recorded = uses.get(user, ())
+        decision = decide(promo, recorded, order.request, now)
+        wanted = order.consume and isinstance(decision, Grant)
+        if in_flight and claim_token(user, _lowest_free_slot(recorded)) in in_flight:
+            # It may be this very order that is being recorded: a double click shows no error.
+            if wanted or (_is_idempotent(order.request) and not _repeated(recorded, order.request)):
+                decision = WAIT
+        elif wanted:
             if user in granted:
                 decision = WAIT
             granted.add(user)
@@ -95,18 +106,21 @@ def decide(promo: Promo, uses: Sequence[Use], request: ApplyRequest, now: dateti
         return errors.EXPIRED
     if promo.valid_from is not None and promo.valid_from > now:
         return errors.NOT_YET_ACTIVE
-    slot = _lowest_free_slot(uses)
     if promo.sold_out:
-        return _sold_out(promo, request, slot)
+        return errors.USAGE_LIMIT_REACHED
     if promo.max_uses_per_user is not None and len(uses) >= promo.max_uses_per_user:
         return errors.USER_LIMIT_REACHED
-    return _not_eligible(promo, request) or _grant(promo, request, slot)
+    return _not_eligible(promo, request) or _grant(promo, request, _lowest_free_slot(uses))
 
 
 def is_running(promo: Promo, now: datetime) -> bool:
     """Tell whether the code is within its dates, so that its count of uses matters."""
     started = promo.valid_from is None or promo.valid_from <= now
     return started and (promo.valid_until is None or promo.valid_until >= now)
+
+
+def _is_idempotent(request: ApplyRequest) -> bool:
+    return request.order_id is not None or request.idempotency_key is not None
 
 
 def _repeated(uses: Sequence[Use], request: ApplyRequest) -> Use | None:
@@ -127,14 +141,6 @@ def _replay(use: Use, request: ApplyRequest) -> Decision:
 def _lowest_free_slot(uses: Sequence[Use]) -> int:
     filled = {use.slot for use in uses}
     return next(slot for slot in range(len(uses) + 1) if slot not in filled)
-
-
-def _sold_out(promo: Promo, request: ApplyRequest, slot: int) -> Decision:
-    # Another process may be recording this very order, and a double click never shows an error.
-    idempotent = request.order_id is not None or request.idempotency_key is not None
-    if idempotent and promo.in_flight and claim_token(request.user_id, slot) in promo.in_flight:
-        return WAIT
-    return errors.USAGE_LIMIT_REACHED
 
 
 def _not_eligible(promo: Promo, request: ApplyRequest) -> Rejection | None:

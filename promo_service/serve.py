@@ -18,7 +18,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import quote
 
-from promo_service import store as db
+from promo_service.database import connect
 from promo_service.demo import load_demo
 from promo_service.embedded import EmbeddedMongod, die_with_parent
 from promo_service.errors import PromoServiceError, SettingsError
@@ -124,7 +124,7 @@ def _until_told_to_stop() -> Iterator[None]:
 
 def _prepare(settings: Settings, report: Report, *, demo: bool) -> str:
     """Bring the database up to date and return a code to show."""
-    with db.connect(settings.mongodb_uri, pool_size=2, timeout=DATABASE_TIMEOUT) as client:
+    with connect(settings.mongodb_uri, pool_size=2, timeout=DATABASE_TIMEOUT) as client:
         client.admin.command("ping")
         database = client[settings.database]
         migrate(database, report)

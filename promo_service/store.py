@@ -1,62 +1,32 @@
-"""Every query, projection, index and driver error of the service."""
+"""The queries of the service: reading, taking, recording and giving back uses; the catalog."""
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, ParamSpec, TypeVar
+from datetime import datetime
+from typing import Any
 
 import bson
-import pymongo
 from bson import MinKey, ObjectId
 from bson.codec_options import CodecOptions, DatetimeConversion
-from pymongo import IndexModel, MongoClient, ReturnDocument, UpdateOne
-from pymongo.errors import (
-    BulkWriteError,
-    ConnectionFailure,
-    DuplicateKeyError,
-    OperationFailure,
-)
+from pymongo import MongoClient, ReturnDocument, UpdateOne
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from promo_service.errors import DatabaseUnavailable, DuplicateCode, MalformedPromo
+from promo_service import claims as claiming
+from promo_service.claims import Claim, Claimant, Seen, Update, seen_in
+from promo_service.database import DUPLICATE_KEY, Document, translated
+from promo_service.errors import DuplicateCode, MalformedPromo
+from promo_service.indexes import REQUIRED_INDEXES
 from promo_service.promos import Promo, Use
 
 log = logging.getLogger(__name__)
 
-Document = dict[str, Any]
-Update = Document | list[Document]
-P = ParamSpec("P")
-T = TypeVar("T")
-
-DUPLICATE_KEY = 11000
 LOOKUP_INTO_SHARDED = 28769
-
-CODE_LOOKUP = IndexModel([("code", 1), ("_id", 1)], name="promo_code_lookup")
-ACTIVE_CODE_UNIQUE = IndexModel(
-    [("code", 1)],
-    name="promo_active_code_unique",
-    unique=True,
-    partialFilterExpression={"isActive": True},
-)
-USES_OF_USER = IndexModel([("promoId", 1), ("userId", 1)], name="promo_uses_of_user")
-USE_SLOT_UNIQUE = IndexModel(
-    [("promoId", 1), ("userId", 1), ("useSlot", 1)],
-    name="promo_use_slot_unique",
-    unique=True,
-    partialFilterExpression={"useSlot": {"$exists": True}},
-)
-# Without these the service is slow or wrong. ACTIVE_CODE_UNIQUE is not among them: production may
-# hold two active promos with one code, and then it cannot be built.
-REQUIRED_INDEXES = {
-    "promo_codes": [CODE_LOOKUP],
-    "promo_usage": [USES_OF_USER, USE_SLOT_UNIQUE],
-}
 
 # Dates that Python cannot hold are clamped for decisions and kept as they are for answers; text
 # that is not UTF-8 must not make a document unreadable.
@@ -67,6 +37,20 @@ _ANSWERING: CodecOptions[Document] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_AUTO, unicode_decode_error_handler="replace"
 )
 _PUBLIC = {"claims": 0}
+_PROMO_FIELDS: Document = {
+    "code": 1,
+    "discountType": 1,
+    "discountValue": 1,
+    "maxUses": 1,
+    "maxUsesPerUser": 1,
+    "minOrderAmount": 1,
+    "validFrom": 1,
+    "validUntil": 1,
+    "applicableOrderTypes": 1,
+    "applicableMerchants": 1,
+    "currentUses": 1,
+    **claiming.READ_FIELDS,
+}
 _USE_FIELDS = {
     "promoId": 1,
     "userId": 1,
@@ -80,27 +64,15 @@ _USE_FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What was read of one code: the promo, if there is one, and uses by user.
+    """What was read of one code: the promo with its claims, if there is one, and uses by user.
 
     There is none either where the document is `malformed`.
     """
 
     promo: Promo | None
     uses: dict[str, list[Use]]
+    seen: Seen | None = None
     malformed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The uses that a batch wants of one promo, by their tokens.
-
-    With them the limit and the moves that were read; no moves where others are at it too.
-    """
-
-    promo_id: ObjectId
-    tokens: list[bytes]
-    max_uses: int | None
-    moves: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,51 +82,6 @@ class Taken:
     code: str
     uses: int
     moves: int | None
-
-
-def connect(uri: str, *, pool_size: int, timeout: float) -> MongoClient[Document]:
-    """Return the process's client: a bounded pool, no wait longer than `timeout` seconds.
-
-    Call it after the fork, in the worker. Every limit is set: PyMongo's own defaults are a pool
-    of 100 without a bound on waiting for it, and 30 s to find a server.
-    """
-    milliseconds = int(timeout * 1000)
-    return MongoClient(
-        uri,
-        appname="promo-service",
-        maxPoolSize=pool_size,
-        minPoolSize=min(2, pool_size),
-        maxConnecting=2,
-        waitQueueTimeoutMS=milliseconds,
-        serverSelectionTimeoutMS=milliseconds,
-        connectTimeoutMS=milliseconds,
-        retryWrites=True,
-        retryReads=True,
-    )
-
-
-def deadline(seconds: float) -> AbstractContextManager[None]:
-    """Bound all database work inside by `seconds`; valid in the greenlet that opens it only."""
-    # To PyMongo, 0 is no deadline at all and less is a mistake.
-    return pymongo.timeout(max(seconds, 1e-6))
-
-
-def translated(method: Callable[P, T]) -> Callable[P, T]:
-    """Turn what the driver reports into DatabaseUnavailable, and let bugs of ours through."""
-
-    @functools.wraps(method)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return method(*args, **kwargs)
-        except ConnectionFailure as error:
-            log.warning("database out of reach in %s: %s", method.__name__, error)
-            raise DatabaseUnavailable(str(error)) from error
-        except OperationFailure as error:
-            if not error.timeout and not error.has_error_label("RetryableWriteError"):
-                log.error("database refused %s", method.__name__, exc_info=error)
-            raise DatabaseUnavailable(str(error)) from error
-
-    return call
 
 
 class Store:
@@ -172,8 +99,7 @@ class Store:
         self._codes_on_majority = self._codes.with_options(read_concern=ReadConcern("majority"))
         self._documents = self._codes.with_options(codec_options=_ANSWERING)
         self._claim_milliseconds = int(claim_seconds * 1000)
-        self._me = ObjectId()  # of this process, in the claims that it has in flight
-        self._read_fields = _read_fields(self._me)
+        self._claimant = Claimant(self._claim_milliseconds)
         self._lookup_works = True
 
     # Reading
@@ -187,9 +113,7 @@ class Store:
             documents, uses = self._read_one(codes[0], list(users))
         else:
             documents, uses = self._read_many(codes, list(users))
-        for document in documents:
-            document["moves"] = _moves_if_alone(document, self._me)
-        return _snapshots(codes, documents, uses, users)
+        return _snapshots(codes, documents, uses, users, self._claimant.me)
 
     def _read_one(self, code: str, users: list[ObjectId]) -> tuple[list[Document], list[Document]]:
         # One round trip; for a lone request it costs half of what two finds cost.
@@ -213,7 +137,7 @@ class Store:
                     "as": "uses",
                 }
             },
-            {"$project": {**self._read_fields, "uses": 1}},
+            {"$project": {**_PROMO_FIELDS, "uses": 1}},
         ]
         try:
             documents = list(self._codes.aggregate(pipeline))
@@ -231,7 +155,7 @@ class Store:
         # the index is walked over what exists, and one $or branch per code costs twice as much.
         query = {"code": {"$in": codes}, "isActive": True}
         in_order = [("code", 1), ("_id", 1)]
-        documents = list(self._codes.find(query, self._read_fields, sort=in_order))
+        documents = list(self._codes.find(query, _PROMO_FIELDS, sort=in_order))
         ids = [document["_id"] for document in documents]
         pairs = {"promoId": {"$in": ids}, "userId": {"$in": users}}
         return documents, list(self._uses.find(pairs, _USE_FIELDS)) if ids else []
@@ -251,22 +175,23 @@ class Store:
         One update for all codes. Where it could not take all that was claimed, what is left is
         taken, first come first served. Not granted is also what another process is recording.
         """
-        batch = ObjectId()
-        taken = self._update_all([self._take_all(claim, batch, now) for claim in claims])
-        full = {claim.promo_id: claim.tokens for claim in claims}
-        if taken < len(claims):
-            granted = self._codes.find(
-                {
-                    "_id": {"$in": list(full)},
-                    "claims.inFlight": {"$elemMatch": {"by": self._me, "batch": batch}},
-                },
-                {"_id": 1},
-            )
-            done = {document["_id"] for document in granted}
-            for claim in claims:
-                if claim.promo_id not in done:
-                    full[claim.promo_id] = self._take_left(claim, batch, now)
-        return full
+        with self._unsettled():
+            updated = self._update_all([self._claimant.take_all(claim, now) for claim in claims])
+            if updated == len(claims):
+                return {claim.promo_id: claim.tokens for claim in claims}
+            in_flight = {claiming.IN_FLIGHT + ".id": {"$in": [claim.id for claim in claims]}}
+            in_full = {
+                document["_id"]
+                for document in self._codes.find(
+                    {"_id": {"$in": [claim.promo_id for claim in claims]}, **in_flight}, {"_id": 1}
+                )
+            }
+            return {
+                claim.promo_id: claim.tokens
+                if claim.promo_id in in_full
+                else self._take_left(claim, now)
+                for claim in claims
+            }
 
     def _update_all(self, updates: Sequence[tuple[Document, Update]]) -> int:
         """Send all updates as one command, and return how many of them found their document."""
@@ -282,75 +207,28 @@ class Store:
                 raise
             return int(error.details["nMatched"])
 
-    def _take_all(self, claim: Claim, batch: ObjectId, now: datetime) -> tuple[Document, Update]:
-        wanted = len(claim.tokens)
-        query = _running(claim.promo_id, now)
-        # The limit as it was read: an expression over the fields would cost mongod more, and
-        # where somebody has lowered the limit meanwhile, what is left of it is taken instead.
-        if claim.max_uses is None:
-            query["maxUses"] = None
-        else:
-            query["maxUses"] = {"$gte": claim.max_uses}
-            query["currentUses"] = {"$gte": 0, "$lte": claim.max_uses - wanted}
-        if claim.moves is not None:
-            # Nobody else was at it when it was read, nor since: half the work for mongod.
-            query["claims.moves"] = claim.moves or None
-            until = now + timedelta(milliseconds=self._claim_milliseconds)
-            mine = {"by": self._me, "batch": batch, "until": until, "uses": claim.tokens}
-            return query, {
-                "$inc": {"currentUses": wanted, "claims.moves": 1},
-                "$set": {"claims.inFlight": [mine]},
-            }
-        query["claims.inFlight"] = {
-            "$not": {"$elemMatch": {"by": {"$ne": self._me}, "uses": {"$in": claim.tokens}}}
-        }
-        return query, [{"$set": self._claimed(batch, claim.tokens, _others_in_flight(self._me))}]
-
-    def _take_left(self, claim: Claim, batch: ObjectId, now: datetime) -> list[bytes]:
-        wanted = len(claim.tokens)
-        free: Document = {
-            "$filter": {
-                "input": claim.tokens,
-                "cond": {"$not": [{"$in": ["$$this", _tokens_of("$claims.inFlight")]}]},
-            }
-        }
-        room: Document = {
-            "$cond": [
-                {"$gt": ["$maxUses", None]},
-                {"$floor": {"$subtract": ["$maxUses", "$currentUses"]}},
-                wanted,
-            ]
-        }
-        # A code that the legacy service oversold has no room, and its count stays as it is.
-        granted = {"$slice": [free, {"$max": [0, {"$min": [wanted, room]}]}]}
+    def _take_left(self, claim: Claim, now: datetime) -> list[bytes]:
         document = self._codes.find_one_and_update(
-            _running(claim.promo_id, now),
-            [
-                {"$set": {"claims.inFlight": _others_in_flight(self._me)}},
-                {"$set": {"claims.granted": granted}},
-                {"$set": self._claimed(batch, "$claims.granted", "$claims.inFlight")},
-                {"$unset": "claims.granted"},
-            ],
+            claiming.running(claim.promo_id, now),
+            self._claimant.take_left(claim),
             # The claim just made stands first.
-            projection={"granted": {"$arrayElemAt": ["$claims.inFlight.uses", 0]}},
+            projection={"claim": {"$arrayElemAt": ["$claims.inFlight", 0]}},
             return_document=ReturnDocument.AFTER,
         )
-        return [] if document is None else [bytes(token) for token in document["granted"]]
+        return [] if document is None else document["claim"]["uses"][: document["claim"]["taken"]]
 
-    def _claimed(self, batch: ObjectId, tokens: Any, others: Any) -> Document:
-        mine = {
-            "by": self._me,
-            "batch": batch,
-            "until": {"$add": ["$$NOW", self._claim_milliseconds]},
-            "uses": tokens,
-        }
-        return {
-            "currentUses": {"$add": ["$currentUses", {"$size": [tokens]}]},
-            "claims": {
-                "moves": {"$add": [{"$ifNull": ["$claims.moves", 0]}, 1]},
-                "inFlight": {"$concatArrays": [[mine], others]},
-            },
-        }
+    @contextmanager
+    def _unsettled(self) -> Iterator[None]:
+        """Leave claims whose outcome is not known to themselves, for as long as they last.
+
+        Their uses can still be recorded. So what comes next is claimed in another name: a process
+        replaces its own last claim, and no other.
+        """
+        try:
+            yield
+        except BaseException:
+            self._claimant = Claimant(self._claim_milliseconds)
+            raise
 
     @translated
     def record(self, uses: Sequence[Document]) -> set[int]:
@@ -359,25 +237,32 @@ class Store:
         Refused is a use whose user has another one in its slot. Any other failure leaves the
         outcome unknown and raises.
         """
-        try:
-            if len(uses) == 1:
-                self._uses.insert_one(uses[0])  # the same command, and 0.1 ms less in the driver
-            else:
-                self._uses.insert_many(uses, ordered=False)
-        except DuplicateKeyError as error:
-            if not _slot_is_filled(error.details or {}):
-                raise
-            return {0}
-        except BulkWriteError as error:
-            refused = error.details["writeErrors"]
-            if error.details["writeConcernErrors"] or not all(_slot_is_filled(e) for e in refused):
-                raise
-            return {e["index"] for e in refused}
-        return set()
+        with self._unsettled():
+            try:
+                if len(uses) == 1:
+                    self._uses.insert_one(
+                        uses[0]
+                    )  # the same command, and 0.1 ms less in the driver
+                else:
+                    self._uses.insert_many(uses, ordered=False)
+            except DuplicateKeyError as error:
+                if not _slot_is_filled(error.details or {}):
+                    raise
+                return {0}
+            except BulkWriteError as error:
+                refused = error.details["writeErrors"]
+                unclear = error.details["writeConcernErrors"]
+                if unclear or not all(_slot_is_filled(each) for each in refused):
+                    raise
+                return {each["index"] for each in refused}
+            return set()
 
     @translated
-    def give_back(self, refused: Mapping[ObjectId, int]) -> None:
-        """Give back uses, by promo and number, whose record was refused for certain."""
+    def give_back(self, refused: Mapping[ObjectId, tuple[ObjectId, int]]) -> None:
+        """Give back uses whose record was refused for certain: by promo, the claim and the number.
+
+        The claim stays: what was refused is recorded, and not to be taken by anybody.
+        """
         self._codes.bulk_write(
             [
                 UpdateOne(
@@ -386,14 +271,11 @@ class Store:
                     {
                         "_id": promo_id,
                         "currentUses": {"$gte": number},
-                        "claims.inFlight.by": self._me,
+                        claiming.IN_FLIGHT + ".id": claim_id,
                     },
-                    {
-                        "$inc": {"currentUses": -number, "claims.moves": 1},
-                        "$pull": {"claims.inFlight": {"by": self._me}},
-                    },
+                    {"$inc": {"currentUses": -number, "claims.moves": 1}},
                 )
-                for promo_id, number in refused.items()
+                for promo_id, (claim_id, number) in refused.items()
             ],
             ordered=False,
         )
@@ -515,74 +397,12 @@ def _taken(document: Document) -> Taken:
     return Taken(str(document.get("code")), document["currentUses"], moves)
 
 
-def _running(promo_id: ObjectId, now: datetime) -> Document:
-    # Repeats what was decided on: a code that was switched off meanwhile grants nothing.
-    return {
-        "_id": promo_id,
-        "isActive": True,
-        "currentUses": {"$gte": 0},
-        "$nor": [{"validUntil": {"$lt": now}}, {"validFrom": {"$gt": now}}],
-    }
-
-
-def _others_in_flight(me: ObjectId) -> Document:
-    """Return the expression for the claims that other processes may still be recording."""
-    return {
-        "$filter": {
-            "input": {"$ifNull": ["$claims.inFlight", []]},
-            "cond": {"$and": [{"$ne": ["$$this.by", me]}, {"$gt": ["$$this.until", "$$NOW"]}]},
-        }
-    }
-
-
-def _tokens_of(in_flight: Any) -> Document:
-    return {
-        "$reduce": {
-            "input": in_flight,
-            "initialValue": [],
-            "in": {"$concatArrays": ["$$value", "$$this.uses"]},
-        }
-    }
-
-
-def _read_fields(me: ObjectId) -> Document:
-    sold_out = {"$and": [{"$gt": ["$maxUses", None]}, {"$gte": ["$currentUses", "$maxUses"]}]}
-    return {
-        "code": 1,
-        "discountType": 1,
-        "discountValue": 1,
-        "maxUses": 1,
-        "maxUsesPerUser": 1,
-        "minOrderAmount": 1,
-        "validFrom": 1,
-        "validUntil": 1,
-        "applicableOrderTypes": 1,
-        "applicableMerchants": 1,
-        "currentUses": 1,
-        "claims.moves": 1,
-        "claims.inFlight.by": 1,
-        "claims.inFlight.until": 1,
-        # Of interest only when all uses are taken, and not small then.
-        "inFlight": {"$cond": [sold_out, _tokens_of(_others_in_flight(me)), "$$REMOVE"]},
-    }
-
-
-def _moves_if_alone(document: Document, me: ObjectId) -> int | None:
-    claims = document.get("claims", {})
-    if not isinstance(claims, dict):
-        return None
-    now = datetime.now(UTC).replace(tzinfo=None)
-    if any(claim["by"] != me and claim["until"] > now for claim in claims.get("inFlight", ())):
-        return None
-    moves = claims.get("moves", 0)
-    return moves if isinstance(moves, int) else None
-
-
 def _snapshots(
     codes: Iterable[str],
     documents: Iterable[Document],
     uses: Iterable[Document],
     users: Mapping[ObjectId, str],
+    me: ObjectId,
 ) -> dict[str, Snapshot]:
     recorded: dict[ObjectId, dict[str, list[Use]]] = {}
     for use in uses:
@@ -597,17 +417,19 @@ def _snapshots(
         code = document["code"]
         if isinstance(code, str) and code not in seen:
             seen.add(code)
-            snapshots[code] = _snapshot(document, recorded)
+            snapshots[code] = _snapshot(document, recorded, me)
     return snapshots
 
 
-def _snapshot(document: Document, recorded: Mapping[ObjectId, dict[str, list[Use]]]) -> Snapshot:
+def _snapshot(
+    document: Document, recorded: Mapping[ObjectId, dict[str, list[Use]]], me: ObjectId
+) -> Snapshot:
     try:
-        promo = Promo.from_document(document)
+        promo, seen = Promo.from_document(document), seen_in(document, me)
     except MalformedPromo as error:
         log.error("promo %s cannot be understood: wrong %s", document["_id"], error)
         return Snapshot(None, {}, malformed=True)
-    return Snapshot(promo, recorded.get(promo.id, {}))
+    return Snapshot(promo, recorded.get(promo.id, {}), seen)
 
 
 def _slot_is_filled(write_error: Mapping[str, Any]) -> bool:

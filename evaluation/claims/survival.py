@@ -22,8 +22,9 @@ from evaluation.processes import Service, Variant
 from evaluation.scale import Scale
 from evaluation.scenarios import body
 from promo_service import reconcile
+from promo_service.database import connect
 from promo_service.migrations import migrate
-from promo_service.store import Store, connect
+from promo_service.store import Store
 
 Document = dict[str, Any]
 

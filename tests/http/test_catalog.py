@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from promo_service import store as db
+from promo_service import app as composition
 from promo_service.app import create_app
 from promo_service.settings import Settings
 from tests.support import unique_code
@@ -390,7 +390,7 @@ def in_process(
     """Provide a function that builds the service in this process, with settings."""
 
     def build(**settings: Any) -> FlaskClient:
-        monkeypatch.setattr(db, "connect", lambda _uri, **_options: client)
+        monkeypatch.setattr(composition, "connect", lambda _uri, **_options: client)
         return create_app(
             Settings(mongodb_uri="", database=service_database.name, **settings)
         ).test_client()

@@ -6,7 +6,8 @@ I4 and I6 speak of what happens when something fails: see test_durability.py.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -230,3 +231,47 @@ def test_i5_a_code_that_is_switched_off_meanwhile_grants_nothing(
 
     assert outcomes([waiting.result()]) == {"INVALID_CODE": 1}
     assert sale.books() == (0, 0)
+
+
+@contextmanager
+def currents(sale: Sale) -> Iterator[list[int]]:
+    """Provide a list that holds, at the end of the `with`, what `currentUses` has been."""
+    of_this_promo = [{"$match": {"documentKey._id": sale.promo["_id"]}}]
+    seen: list[int] = []
+    with sale.database["promo_codes"].watch(of_this_promo, max_await_time_ms=300) as changes:
+        yield seen
+        while (change := changes.try_next()) is not None:
+            seen += [
+                value
+                for name, value in change["updateDescription"]["updatedFields"].items()
+                if name == "currentUses"
+            ]
+
+
+def test_i5_who_clicks_in_two_places_holds_one_use_however_slow_one_of_them_is(
+    client: Client, open_sale: OpenSale, in_background: Callable[..., Any]
+) -> None:
+    sale = open_sale(maxUses=4)
+    with currents(sale) as seen:
+        with failing(client, "update", times=1, blocked_for=0.5) as take:
+            slow = in_background(send, sale.click(1, at=1))
+            take.wait_until_hit()
+            # Recorded elsewhere, and no longer among the claims that are on their way.
+            quick = [sale.ask(number) for number in (1, 2, 3)]
+            assert not slow.done()
+        assert outcomes([*quick, slow.result()]) == {"OK": 3, "USER_LIMIT_REACHED": 1}
+
+    assert seen == [1, 2, 3]
+
+
+def test_i5_of_a_crowd_that_clicks_twice_nobody_ever_holds_a_second_use(
+    open_sale: OpenSale,
+) -> None:
+    sale = open_sale(maxUses=250)
+
+    with currents(sale) as seen:
+        answers = fire(sale.clicks(n // 2 for n in range(600)))
+
+    assert outcomes(answers)["OK"] == 250
+    assert seen == sorted(seen)
+    assert seen[-1] == 250

@@ -9,7 +9,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from promo_service.store import Document
+from promo_service.database import Document
 from tests.support import unique_code
 from tests.support.client import Request, fire
 from tests.support.documents import promo_document, user

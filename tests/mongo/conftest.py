@@ -9,8 +9,9 @@ import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
+from promo_service.database import connect
 from promo_service.embedded import EmbeddedMongod
-from promo_service.store import Store, connect
+from promo_service.store import Store
 from tests.support.commands import Commands
 
 Document = dict[str, Any]

@@ -16,7 +16,7 @@ from promo_service.errors import DatabaseUnavailable
 from promo_service.rules import claim_token
 from promo_service.store import Store
 from tests.support import unique_code
-from tests.support.claims import claim_as_read
+from tests.support.claims import claim_as_read, give_back, last_claims
 from tests.support.commands import Commands
 from tests.support.documents import ABSENT, HOUR, promo_document, use_document, user, utc_now
 from tests.support.faults import NOT_ON_MAJORITY, failing
@@ -225,10 +225,10 @@ def test_what_was_read_before_another_process_took_and_gave_back_is_taken(
 ) -> None:
     promo_id = store_promo(maxUses=2)
     claim = claim_as_read(ours, promo_id, A, B)
-    take(theirs, promo_id, A)
-    theirs.give_back({promo_id: 1})
+    take(theirs, promo_id, C)
+    give_back(theirs, {promo_id: 1})
     assert ours.take([claim], utc_now()) == {promo_id: [A, B]}
-    assert state(codes, promo_id) == (2, 3, [[A, B]])
+    assert state(codes, promo_id) == (2, 3, [[A, B], [C]])
 
 
 @pytest.mark.parametrize(
@@ -277,13 +277,13 @@ def test_a_processs_own_last_claim_is_replaced(
     assert state(codes, promo_id) == (4, 3, [[B, C], [A]])
 
 
-def test_a_sold_out_code_is_read_with_what_others_are_recording(
+def test_a_code_is_read_with_what_others_are_recording(
     ours: Store, theirs: Store, store_promo: StorePromo, codes: Collection[Document]
 ) -> None:
     promo_id = store_promo(maxUses=3)
     code = (codes.find_one({"_id": promo_id}) or {})["code"]
     take(theirs, promo_id, A, B)
-    assert in_flight(ours, code) == frozenset()  # of no interest yet
+    assert in_flight(ours, code) == {A, B}
     take(ours, promo_id, C)
     assert in_flight(ours, code) == {A, B}
     assert in_flight(theirs, code) == {C}
@@ -291,12 +291,96 @@ def test_a_sold_out_code_is_read_with_what_others_are_recording(
 
 def in_flight(store: Store, code: str) -> frozenset[bytes]:
     """Read a code alone and among others and return the claims of other processes."""
-    alone = store.read({code: []})[code].promo
-    among_others = store.read({code: [], "NONE": []})[code].promo
+    alone = store.read({code: []})[code].seen
+    among_others = store.read({code: [], "NONE": []})[code].seen
     assert alone is not None
     assert among_others is not None
-    assert alone.in_flight == among_others.in_flight
-    return alone.in_flight
+    assert alone.elsewhere == among_others.elsewhere
+    return alone.elsewhere
+
+
+# --- outrun by another process
+
+
+def two_claims_since(theirs: Store, promo_id: ObjectId, *tokens: bytes) -> None:
+    """Have another process take these uses, and one more, so that they are no longer shown."""
+    take(theirs, promo_id, *tokens)
+    take(theirs, promo_id, E)
+
+
+@pytest.mark.parametrize("seen", [[], [D]])
+@pytest.mark.parametrize("max_uses", [None, 10])
+def test_who_is_outrun_claims_what_he_could_not_take_and_takes_it_next_time(
+    ours: Store,
+    theirs: Store,
+    store_promo: StorePromo,
+    codes: Collection[Document],
+    *,
+    seen: list[bytes],
+    max_uses: int | None,
+) -> None:
+    promo_id = store_promo(maxUses=max_uses)
+    if seen:
+        take(theirs, promo_id, *seen)
+    claim = claim_as_read(ours, promo_id, A, B)
+    two_claims_since(theirs, promo_id, A)
+    assert ours.take([claim], utc_now()) == {promo_id: []}
+    used, moves, in_flight = state(codes, promo_id)
+    assert (used, in_flight) == (len(seen) + 2, [[A, B], [E]])
+    assert moves == len(seen) + 3
+
+    # Read again, A turns out to be recorded. B is ours now, however often we are outrun.
+    claim = claim_as_read(ours, promo_id, B, C)
+    assert take(theirs, promo_id, B) == []
+    two_claims_since(theirs, promo_id)
+    assert ours.take([claim], utc_now()) == {promo_id: [B]}
+    assert state(codes, promo_id)[0] == used + 2
+    assert state(codes, promo_id)[2] == [[B, C], [E]]
+
+
+def test_who_is_outrun_claims_nothing_where_nothing_is_left(
+    ours: Store, theirs: Store, store_promo: StorePromo, codes: Collection[Document]
+) -> None:
+    promo_id = store_promo(maxUses=2)
+    claim = claim_as_read(ours, promo_id, A, B)
+    two_claims_since(theirs, promo_id, C)
+    assert ours.take([claim], utc_now()) == {promo_id: []}
+    # Who is told "sold out" now may not wait for a claim on what is not there.
+    assert state(codes, promo_id)[2] == [[], [E]]
+
+
+def test_a_claim_that_has_expired_is_no_lease(
+    theirs: Store,
+    store_promo: StorePromo,
+    service_client: MongoClient[Document],
+    service_database: Database[Document],
+) -> None:
+    slow = Store(service_client, service_database.name, claim_seconds=0)
+    promo_id = store_promo()
+    for _ in range(2):
+        claim = claim_as_read(slow, promo_id, A)
+        two_claims_since(theirs, promo_id)
+        assert slow.take([claim], utc_now()) == {promo_id: []}
+
+
+def test_a_claim_of_unknown_outcome_is_not_replaced(
+    ours: Store,
+    theirs: Store,
+    store_promo: StorePromo,
+    codes: Collection[Document],
+    client: MongoClient[Document],
+) -> None:
+    """Its uses may still be recorded, so nobody may take them until it has expired."""
+    promo_id = store_promo()
+    take(ours, promo_id, A)
+    with (
+        failing(client, "insert", times=1, writeConcernError=NOT_ON_MAJORITY),
+        pytest.raises(DatabaseUnavailable),
+    ):
+        ours.record(uses_of(promo_id, 0))
+    assert take(ours, promo_id, A, B) == [B]
+    assert take(theirs, promo_id, A, C) == [C]
+    assert state(codes, promo_id)[2] == [[C], [B], [A]]
 
 
 # --- recording
@@ -360,16 +444,16 @@ def test_a_refusal_that_is_not_known_on_a_majority_is_of_unknown_outcome(
 # --- giving back
 
 
-def test_what_is_given_back_can_be_taken_again(
+def test_what_is_given_back_can_be_taken_again_by_others(
     ours: Store, theirs: Store, store_promo: StorePromo, codes: Collection[Document]
 ) -> None:
-    promo_id = store_promo(maxUses=3)
-    take(theirs, promo_id, A)
-    take(ours, promo_id, B, C)
-    ours.give_back({promo_id: 2})
-    # Who is told "sold out" now may not wait for claims that are over.
-    assert state(codes, promo_id) == (1, 3, [[A]])
-    assert take(theirs, promo_id, B, C) == [B, C]
+    promo_id = store_promo(maxUses=2)
+    take(ours, promo_id, A, B)
+    give_back(ours, {promo_id: 2})
+    # They were refused because they are recorded, and are not to be taken by anybody.
+    assert state(codes, promo_id) == (0, 2, [[A, B]])
+    assert take(theirs, promo_id, A, B) == []
+    assert take(theirs, promo_id, C, D) == [C, D]
 
 
 def test_giving_back_several_codes_is_one_command(
@@ -378,8 +462,9 @@ def test_giving_back_several_codes_is_one_command(
     first, second = store_promo(currentUses=5), store_promo(currentUses=5)
     take(ours, first, A)
     take(ours, second, A, B, C)
+    refused = last_claims(ours, {first: 1, second: 3})
     commands.take()
-    ours.give_back({first: 1, second: 3})
+    ours.give_back(refused)
     assert commands.names() == ["update"]
     assert [state(codes, promo_id)[0] for promo_id in (first, second)] == [5, 5]
 
@@ -389,9 +474,10 @@ def test_a_late_give_back_changes_nothing_once_reconcile_has_corrected_the_count
 ) -> None:
     promo_id = store_promo(currentUses=3)
     take(ours, promo_id, A)
+    mine = (codes.find_one({"_id": promo_id}) or {})["claims"]["inFlight"][0]["id"]
     corrected = {"$set": {"currentUses": 3, "claims.inFlight": []}}
     codes.update_one({"_id": promo_id}, corrected)
-    ours.give_back({promo_id: 1})
+    ours.give_back({promo_id: (mine, 1)})
     assert state(codes, promo_id)[0] == 3
 
 
@@ -400,7 +486,7 @@ def test_a_count_never_falls_below_zero(
 ) -> None:
     promo_id = store_promo(currentUses=1)
     take(ours, promo_id, A)
-    ours.give_back({promo_id: 3})
+    give_back(ours, {promo_id: 3})
     assert state(codes, promo_id)[0] == 2
 
 

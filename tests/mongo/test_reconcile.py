@@ -22,7 +22,7 @@ from promo_service.reconcile import Counts, run_once
 from promo_service.rules import claim_token
 from promo_service.store import Store
 from tests.support import unique_code
-from tests.support.claims import claim_as_read
+from tests.support.claims import claim_as_read, give_back
 from tests.support.documents import ABSENT, promo_document, use_document, user, utc_now
 from tests.support.ledger import recorded, taken, watching
 
@@ -165,7 +165,7 @@ def test_a_code_that_moves_during_the_wait_is_left_alone(
 
     def one_comes_and_one_goes() -> None:
         take(store, promo_id, 3)
-        store.give_back({promo_id: 1})
+        give_back(store, {promo_id: 1})
 
     counts = at_once(store, during=one_comes_and_one_goes)
     assert counts == Counts(codes=1, suspected=1, moved=1)
@@ -191,7 +191,7 @@ def test_a_code_that_moves_at_the_last_moment_is_left_alone(
             if len(calls) == command:
                 take(other, promo_id, 2)
                 if leaves:
-                    other.give_back({promo_id: 1})
+                    give_back(other, {promo_id: 1})
             return method(*args, **kwargs)
 
         return call
@@ -285,7 +285,7 @@ def test_beside_traffic_that_never_pauses_no_use_in_flight_is_given_back(
             if number == first_user + 1 or late or rng.random() < 0.1:  # at least one each
                 leaked.append(number)
             elif rng.random() < 0.2:
-                store.give_back({promo_id: 1})
+                give_back(store, {promo_id: 1})
             else:
                 store.record([use_document(promo_id, user(number), useSlot=0)])
             time.sleep(rng.random() * 0.1)

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from promo_service import store as db
+from promo_service import app as composition
 from promo_service.app import create_app
 from promo_service.embedded import EmbeddedMongod
 from promo_service.rules import claim_token
@@ -60,7 +60,7 @@ def lone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Lone:
     """Provide the service in this process, on the client whose commands are kept."""
-    monkeypatch.setattr(db, "connect", lambda _uri, **_options: service_client)
+    monkeypatch.setattr(composition, "connect", lambda _uri, **_options: service_client)
     app = create_app(Settings(mongodb_uri=mongod.uri, database=service_database.name))
     return Lone(app.test_client(), service_database, commands)
 
@@ -245,7 +245,7 @@ def test_what_a_contended_batch_sends_is_lookups_too(
     commands.take()
     ours.read({promo["code"]: [USER], "none": [USER]})
     assert ours.take([claim], utc_now()) == {promo["_id"]: tokens[:1]}
-    ours.give_back({promo["_id"]: 1})
+    ours.give_back({promo["_id"]: (claim.id, 1)})
     ours.on_majority([ObjectId()])
     sent = commands.take()
     names = [next(iter(command)) for command in sent]

@@ -33,8 +33,9 @@ from pymongo import MongoClient
 from pymongo.database import Database
 from werkzeug.test import TestResponse
 
-from promo_service import store
+from promo_service import app as composition
 from promo_service.app import create_app
+from promo_service.database import connect as open_client
 from promo_service.embedded import EmbeddedMongod
 from promo_service.migrations import migrate
 from promo_service.settings import Settings
@@ -137,12 +138,11 @@ def clients(
     connections: list[MongoClient[Document]] = []
 
     def connect(*args: Any, **kwargs: Any) -> MongoClient[Document]:
-        connections.append(open_connection(*args, **kwargs))
+        connections.append(open_client(*args, **kwargs))
         return connections[-1]
 
-    open_connection = store.connect
     chosen = Settings(mongod.uri, database.name, trust_upstream_auth=True)
-    with mock.patch.object(store, "connect", connect):
+    with mock.patch.object(composition, "connect", connect):
         apps = [create_app(chosen, now=lambda: clock.now) for _ in range(2)]
     yield [app.test_client() for app in apps]
     for connection in connections:

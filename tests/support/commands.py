@@ -14,7 +14,7 @@ from pymongo.monitoring import (
     CommandSucceededEvent,
 )
 
-from promo_service import store
+from promo_service import database
 
 Document = dict[str, Any]
 
@@ -27,7 +27,7 @@ class Commands(CommandListener):
 
     def watch(self, patch: pytest.MonkeyPatch) -> None:
         """Watch every client that the service opens from now on."""
-        patch.setattr(store, "MongoClient", partial(MongoClient, event_listeners=[self]))
+        patch.setattr(database, "MongoClient", partial(MongoClient, event_listeners=[self]))
 
     def take(self) -> list[Document]:
         """Return what was sent since the last call."""

@@ -43,7 +43,6 @@ OPEN = Promo(
     order_types=["all"],
     merchants=[],
     current_uses=0,
-    in_flight=frozenset(),
 )
 # The request of all tests, unless they say otherwise: it meets every demand of OPEN.
 REQUEST = ApplyRequest(
@@ -257,35 +256,7 @@ def test_a_repetition_answers_the_recorded_discount_not_todays() -> None:
     assert decision == Replay(recorded, discount=10, final_amount=90)
 
 
-# --- sold out, with claims in flight in other processes
-
 SOLD_OUT = replace(OPEN, max_uses=5, current_uses=5)
-
-
-@pytest.mark.parametrize("key", KEYS)
-def test_sold_out_waits_for_this_very_order_to_be_recorded_elsewhere(key: str) -> None:
-    in_flight = frozenset([claim_token(user(7), 0), claim_token(USER, 1)])
-    promo = replace(SOLD_OUT, in_flight=in_flight)
-    assert decided(promo, [use(0)], **{key: "K"}) is WAIT
-
-
-@pytest.mark.parametrize(
-    ("claimed", "key"),
-    [
-        ([], "K"),
-        ([claim_token(USER, 1)], None),  # without a name it cannot be a repetition
-        ([claim_token(USER, 0), claim_token(USER, 2)], "K"),
-        ([claim_token(user(7), 1)], "K"),
-    ],
-)
-def test_sold_out_waits_for_nothing_else(claimed: list[bytes], key: str | None) -> None:
-    promo = replace(SOLD_OUT, in_flight=frozenset(claimed))
-    assert decided(promo, [use(0)], order_id=key) == errors.USAGE_LIMIT_REACHED
-
-
-def test_a_code_with_uses_left_waits_for_nobody() -> None:
-    promo = replace(OPEN, in_flight=frozenset([claim_token(USER, 0)]))
-    assert isinstance(decided(promo, [], order_id="K"), Grant)
 
 
 # --- batches
@@ -332,6 +303,49 @@ def test_uses_count_for_their_own_user_only() -> None:
     promo = replace(OPEN, max_uses_per_user=1)
     decisions = decide_batch(promo, {user(1): [use(0)]}, [apply(1), apply(2)], NOW)
     assert decisions == [errors.USER_LIMIT_REACHED, GRANT]
+
+
+def test_uses_in_flight_elsewhere_are_waited_for_by_those_who_want_them() -> None:
+    in_flight = frozenset([claim_token(user(1), 0), claim_token(user(2), 1)])
+    orders = [apply(1), validate(1), apply(2), apply(3)]
+    assert decide_batch(OPEN, {}, orders, NOW, in_flight) == [WAIT, GRANT, GRANT, GRANT]
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize(
+    "promo",
+    [SOLD_OUT, replace(OPEN, valid_until=NOW - MOMENT), replace(OPEN, min_order_amount=500)],
+)
+def test_an_order_that_is_being_recorded_elsewhere_is_never_refused(promo: Promo, key: str) -> None:
+    in_flight = frozenset([claim_token(user(7), 0), claim_token(user(1), 1)])
+    uses = {user(1): [use(0)]}
+    orders = [apply(1, **{key: "K"}), validate(1, **{key: "K"})]
+    assert decide_batch(promo, uses, orders, NOW, in_flight) == [WAIT, WAIT]
+
+
+@pytest.mark.parametrize(
+    ("claimed", "key"),
+    [
+        ([], "K"),
+        ([claim_token(user(1), 1)], None),  # without a name it cannot be a repetition
+        ([claim_token(user(1), 0), claim_token(user(1), 2)], "K"),
+        ([claim_token(user(7), 1)], "K"),
+    ],
+)
+def test_a_refusal_waits_for_nothing_else(claimed: list[bytes], key: str | None) -> None:
+    uses = {user(1): [use(0)]}
+    orders = [apply(1, order_id=key)]
+    decisions = decide_batch(SOLD_OUT, uses, orders, NOW, frozenset(claimed))
+    assert decisions == [errors.USAGE_LIMIT_REACHED]
+
+
+def test_a_repetition_waits_for_no_other_use_of_its_user() -> None:
+    recorded = use(0, order_id="O", discount=10)
+    orders = [apply(1, order_id="O")]
+    decisions = decide_batch(
+        OPEN, {user(1): [recorded]}, orders, NOW, frozenset([claim_token(user(1), 1)])
+    )
+    assert decisions == [Replay(recorded, discount=10, final_amount=90)]
 
 
 def test_a_batch_may_wish_for_more_than_is_left() -> None:
