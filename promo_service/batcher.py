@@ -1,7 +1,7 @@
 """Group commit: while one batch is at the database, everything that arrives waits for the next.
 
-There is no timer. A request that finds nothing running goes at once, as a batch of one; the window
-in which others are collected is the time that the batch before them takes. The same idea as
+There is no timer. A request that finds nothing running goes at once, as a batch of one, in its own
+greenlet; the window in which others are collected is the time that the batch before them takes. The same idea as
 `DBImpl::Write` in LevelDB and `DB.Batch` in bbolt. Knows gevent, knows no promo.
 """
 
@@ -95,8 +95,18 @@ class Batcher(Generic[K, I, R]):
             raise Unavailable("Too many requests are waiting")
         ticket: Ticket[I, R] = Ticket(item, deadline)
         self._enqueue(key, ticket)
-        self._start_lane()
+        if self._free_lanes and self._ready:
+            self._lead()
         return ticket.wait()
+
+    def _lead(self) -> None:
+        """Run a batch here: where nobody else waits, it takes several turns of the loop less."""
+        self._free_lanes -= 1
+        try:
+            self._run_batch(self._next_batch())
+        finally:
+            self._free_lanes += 1
+            self._start_lane()  # for those who have come meanwhile
 
     def _expected_seconds(self, key: K) -> float:
         """Estimate how long a request that comes now will take; 0 when it can go at once."""
