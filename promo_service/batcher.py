@@ -1,8 +1,8 @@
 """Group commit: while one batch is at the database, everything that arrives waits for the next.
 
 There is no timer. A request that finds nothing running goes at once, as a batch of one, in its own
-greenlet; the window in which others are collected is the time that the batch before them takes. The same idea as
-`DBImpl::Write` in LevelDB and `DB.Batch` in bbolt. Knows gevent, knows no promo.
+greenlet; the window in which others are collected is the time that the batch before them takes. The
+same idea as `DBImpl::Write` in LevelDB and `DB.Batch` in bbolt. Knows gevent, knows no promo.
 """
 
 from __future__ import annotations
