@@ -25,6 +25,9 @@ Handler = Callable[["dict[K, list[Ticket[I, R]]]"], None]
 
 # How long a batch that answered nobody waits before it is tried again: about one database write.
 PAUSE_SECONDS = 0.005
+# Batches do not take as long as the last one did. Without a margin, half of those who are just let
+# in would be answered too late, and in a lasting overload everybody is just let in.
+MARGIN = 1.25
 
 
 class Ticket(Generic[I, R]):
@@ -78,7 +81,7 @@ class Batcher(Generic[K, I, R]):
         # changes these. A key is in `_ready` when it has waiting tickets and no running batch.
         self._waiting: dict[K, deque[Ticket[I, R]]] = {}
         self._ready: deque[K] = deque()
-        self._running: set[K] = set()
+        self._running: dict[K, float] = {}  # and since when
         self.waiting = 0
         # How long a batch takes of late (exponentially weighted, the newest counts half).
         self._batch_seconds = 0.0
@@ -91,7 +94,7 @@ class Batcher(Generic[K, I, R]):
         cannot be met, or when it passes, and whatever the handler raised.
         """
         left = deadline - time.monotonic()
-        if self.waiting >= self._max_waiting or self._expected_seconds(key) > left:
+        if self.waiting >= self._max_waiting or self._expected_seconds(key) * MARGIN > left:
             raise Unavailable("Too many requests are waiting")
         ticket: Ticket[I, R] = Ticket(item, deadline)
         self._enqueue(key, ticket)
@@ -110,13 +113,13 @@ class Batcher(Generic[K, I, R]):
 
     def _expected_seconds(self, key: K) -> float:
         """Estimate how long a request that comes now will take; 0 when it can go at once."""
+        ahead, running = self.waiting // self._lanes, 0.0
         if key in self._running:
             ahead = len(self._waiting.get(key, ()))
+            running = self._batch_seconds - (time.monotonic() - self._running[key])
         elif self._free_lanes:
             return 0.0
-        else:
-            ahead = self.waiting // self._lanes
-        return (1 + ahead // self._max_batch) * self._batch_seconds
+        return max(0.0, running) + (1 + ahead // self._max_batch) * self._batch_seconds
 
     def _enqueue(self, key: K, ticket: Ticket[I, R]) -> None:
         queue = self._waiting.get(key)
@@ -145,7 +148,7 @@ class Batcher(Generic[K, I, R]):
 
     def _next_batch(self) -> dict[K, list[Ticket[I, R]]]:
         batch: dict[K, list[Ticket[I, R]]] = {}
-        room = self._max_batch
+        room, now = self._max_batch, time.monotonic()
         while self._ready and room:
             key = self._ready.popleft()
             queue = self._waiting[key]
@@ -153,15 +156,13 @@ class Batcher(Generic[K, I, R]):
             room -= len(batch[key])
             if not queue:
                 del self._waiting[key]
-            self._running.add(key)
+            self._running[key] = now
         self.waiting -= self._max_batch - room
         return batch
 
     def _run_batch(self, batch: dict[K, list[Ticket[I, R]]]) -> None:
         now = time.monotonic()
-        # Who has waited beyond the deadline is gone: nothing may be taken in his name.
-        live = {key: [t for t in batch[key] if t.deadline > now] for key in batch}
-        live = {key: tickets for key, tickets in live.items() if tickets}
+        live = self._in_time(batch, now)
         try:
             if live:
                 self._handle(live)
@@ -180,10 +181,27 @@ class Batcher(Generic[K, I, R]):
                 self._batch_seconds += (time.monotonic() - now - self._batch_seconds) / 2
             self._requeue(batch)
 
+    def _in_time(
+        self, batch: dict[K, list[Ticket[I, R]]], now: float
+    ) -> dict[K, list[Ticket[I, R]]]:
+        """Return those who can still be answered in time: nothing may be taken for the others.
+
+        Where it looks as if nobody can, those who still wait are tried: it may look wrong.
+        """
+        waiting = [ticket for tickets in batch.values() for ticket in tickets]
+        soon = now + self._batch_seconds
+        if not any(ticket.deadline > soon for ticket in waiting):
+            soon = now
+        for ticket in waiting:
+            if ticket.deadline <= soon:
+                ticket.fail(Unavailable("The request could not be answered in time"))
+        live = {key: [t for t in batch[key] if not t.answered] for key in batch}
+        return {key: tickets for key, tickets in live.items() if tickets}
+
     def _requeue(self, batch: dict[K, list[Ticket[I, R]]]) -> None:
         now = time.monotonic()
         for key, tickets in batch.items():
-            self._running.discard(key)
+            self._running.pop(key, None)
             left = [t for t in tickets if not t.answered and t.deadline > now]
             if left:
                 self._waiting.setdefault(key, deque()).extendleft(reversed(left))

@@ -482,6 +482,51 @@ def test_requests_that_expired_do_not_make_batches_look_quick(staged: StageFacto
     assert isinstance(hasty.value, Unavailable)
 
 
+def test_who_is_only_just_in_time_is_refused(staged: StageFactory) -> None:
+    """Batches do not all take the same time: a margin is left for those that take more."""
+    stage = staged()
+    a_slow_batch(stage)
+    stage.submit("A", 1)
+    (hasty,) = stage.submit("A", 2, seconds=101)
+    assert isinstance(hasty.value, Unavailable)
+    (patient,) = stage.submit("A", 3, seconds=126)
+    assert not patient.ready()
+
+
+def test_what_has_run_of_a_batch_need_not_be_waited_for(staged: StageFactory) -> None:
+    stage = staged()
+    a_slow_batch(stage)
+    stage.submit("A", 1)
+    stage.clock.seconds += 45
+    (patient,) = stage.submit("A", 2, seconds=80)
+    assert not patient.ready()
+
+
+def test_nothing_is_begun_for_who_cannot_be_answered_in_time(staged: StageFactory) -> None:
+    stage = staged()
+    a_slow_batch(stage)
+    stage.submit("A", 1)
+    running = stage.next()
+    (hasty,) = stage.submit("A", 2, seconds=130)
+    stage.submit("A", 3, seconds=1000)
+    stage.clock.seconds += 100
+    running.answer()
+    assert isinstance(hasty.value, Unavailable)
+    assert stage.next().items == {"A": [3]}
+
+
+def test_where_nobody_seems_to_be_in_time_all_are_tried(staged: StageFactory) -> None:
+    """Or a batch that was slow once would be the last one that was ever begun."""
+    stage = staged()
+    a_slow_batch(stage)
+    stage.submit("A", 1)
+    running = stage.next()
+    stage.submit("A", 2, 3, seconds=130)
+    stage.clock.seconds += 100
+    running.answer()
+    assert stage.next().items == {"A": [2, 3]}
+
+
 # --- over time
 
 

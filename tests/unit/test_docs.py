@@ -1,0 +1,50 @@
+"""The documents say what is: what they name is there, what is made from code is up to date."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from click import Context, Group
+
+from docs import api
+from promo_service import cli, settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+VARIABLE = re.compile(r"\b(PROMO_[A-Z_]+|MONGODB_URI)\b")
+
+
+def test_the_page_on_the_api_is_that_of_the_openapi_document() -> None:
+    assert api.PAGE.read_text() == api.page(), "run python -m docs.api"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_module_that_is_named_is_there(page: Path) -> None:
+    named = set(re.findall(r"`((?:\w+/)*\w+\.py)`", page.read_text()))
+    there = {path.name for path in ROOT.glob("[!.]*/**/*.py")} | {p.name for p in ROOT.glob("*.py")}
+    assert {name for name in named if Path(name).name not in there} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_and_option_of_the_service_that_is_named_is_there(page: Path) -> None:
+    assert isinstance(cli.main, Group)
+    commands = cli.main.commands
+    for name, options in re.findall(r"python -m promo_service (\w+)([^\n`#|]*)", page.read_text()):
+        assert name in commands, f"{page.name} names the command {name}"
+        context = Context(commands[name])
+        known = {flag for param in commands[name].get_params(context) for flag in param.opts}
+        assert set(re.findall(r"--[\w-]+", options)) <= known, f"{page.name}: {name} {options}"
+
+
+def test_the_readme_lists_every_setting_and_no_other() -> None:
+    read = set(VARIABLE.findall(Path(settings.__file__).read_text()))
+    table = (ROOT / "README.md").read_text().partition("## Settings")[2].partition("\n## ")[0]
+    assert set(VARIABLE.findall(table)) == read
