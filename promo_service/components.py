@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from promo_service.bodies import FALSY_IS_ABSENT, ApplyBody, CreateBody, DeactivateBody
-from promo_service.errors import Forbidden, Unauthorized, Unavailable
+from promo_service.errors import Forbidden, TooManyAttempts, Unauthorized, Unavailable
 
 Node = dict[str, Any]
 
@@ -166,6 +166,13 @@ NOT_ALLOWED = error_response(
 FAILURES = {
     "500": error_response("A bug; the log says more", "INTERNAL"),
     "503": error_response("Not in time; try again", Unavailable.code, header="Retry-After"),
+}
+LIMITED = {
+    "429": error_response(
+        "Too many failed attempts of this client, where they are limited",
+        TooManyAttempts.code,
+        header="Retry-After",
+    ),
 }
 BODY_ERRORS = {
     "405": NOT_ALLOWED,

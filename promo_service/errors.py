@@ -94,6 +94,17 @@ class DuplicateCode(RequestError):
     code = "DUPLICATE_CODE"
 
 
+class TooManyAttempts(RequestError):
+    """Raised when a client has failed too often; `retry_after` is in seconds."""
+
+    status = 429
+    code = "TOO_MANY_ATTEMPTS"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"Too many failed attempts; try again in {retry_after} s")
+        self.headers = MappingProxyType({"Retry-After": str(retry_after)})
+
+
 class Unavailable(RequestError):
     """Raised when a request cannot be answered in time.
 

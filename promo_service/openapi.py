@@ -11,6 +11,7 @@ from promo_service.components import (
     AUTH_ERRORS,
     BODY_ERRORS,
     FAILURES,
+    LIMITED,
     NOT_ALLOWED,
     OBJECT_ID,
     ORDER,
@@ -98,6 +99,7 @@ def _redemption(settings: Settings) -> Iterator[Operation]:
                 "The order has another amount on record", errors.ORDER_CONFLICT.code
             ),
             **BODY_ERRORS,
+            **LIMITED,
             **FAILURES,
         },
     }
@@ -117,6 +119,7 @@ def _administration(settings: Settings) -> Iterator[Operation]:
         "400": error_response("Not readable", InvalidRequest.code),
         **({} if trusting else AUTH_ERRORS),
         **BODY_ERRORS,
+        **LIMITED,
         **FAILURES,
     }
     create = {
@@ -155,7 +158,11 @@ def _reading(settings: Settings) -> Iterator[Operation]:
     listing = {
         "operationId": "listActivePromoCodes",
         "summary": "List every active promo code, streamed",
-        "responses": {"200": {"description": "All of them", "content": every}, **FAILURES},
+        "responses": {
+            "200": {"description": "All of them", "content": every},
+            **LIMITED,
+            **FAILURES,
+        },
     }
     yield "get", settings.url_prefix + settings.path_list, listing
     path = settings.url_prefix + settings.path_read
@@ -167,6 +174,7 @@ def _reading(settings: Settings) -> Iterator[Operation]:
             "200": json_response("As stored", "PromoCode"),
             "404": error_response("No such promo code", NotFound.code),
             "405": NOT_ALLOWED,
+            **LIMITED,
             **FAILURES,
         },
     }

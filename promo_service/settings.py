@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from urllib.parse import urlsplit
 
 from promo_service.errors import SettingsError
@@ -27,8 +28,11 @@ class Settings:
     path_deactivate: str = "/<promo_id>/deactivate"
     admin_tokens: tuple[str, ...] = ()
     trust_upstream_auth: bool = False
+    max_failed_attempts: int = 0
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     max_pool_size: int = 8
     request_timeout_ms: int = 2000
+    slow_request_ms: int = 500
 
     @property
     def request_timeout(self) -> float:
@@ -63,10 +67,15 @@ class Settings:
             path_deactivate=_path(env, "PROMO_PATH_DEACTIVATE", cls.path_deactivate, "<promo_id>"),
             admin_tokens=_tokens(env),
             trust_upstream_auth=_flag(env, "PROMO_TRUST_UPSTREAM_AUTH"),
+            max_failed_attempts=_integer(
+                env, "PROMO_MAX_FAILED_ATTEMPTS", cls.max_failed_attempts, 0, 1_000_000
+            ),
+            trusted_proxies=_networks(env, "PROMO_TRUSTED_PROXIES"),
             max_pool_size=_integer(env, "PROMO_MAX_POOL_SIZE", cls.max_pool_size, 2, 100),
             request_timeout_ms=_integer(
                 env, "PROMO_REQUEST_TIMEOUT_MS", cls.request_timeout_ms, 50, 60_000
             ),
+            slow_request_ms=_integer(env, "PROMO_SLOW_REQUEST_MS", cls.slow_request_ms, 1, 60_000),
         )
 
 
@@ -108,6 +117,14 @@ def _tokens(env: Mapping[str, str]) -> tuple[str, ...]:
     if not all(t.isascii() and t.isprintable() and " " not in t for t in tokens):
         raise SettingsError("PROMO_ADMIN_TOKENS must be printable ASCII tokens, comma separated")
     return tokens
+
+
+def _networks(env: Mapping[str, str], name: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    parts = [part.strip() for part in env.get(name, "").split(",")]
+    try:
+        return tuple(ip_network(part) for part in parts if part)
+    except ValueError as error:
+        raise SettingsError(f"{name} must be addresses and networks (CIDR): {error}") from None
 
 
 def _database(env: Mapping[str, str], uri: str) -> str:

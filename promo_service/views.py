@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from flask import Blueprint, Response, current_app, request
-from werkzeug.exceptions import MethodNotAllowed, UnsupportedMediaType
+from werkzeug.exceptions import (
+    ClientDisconnected,
+    MethodNotAllowed,
+    RequestEntityTooLarge,
+    UnsupportedMediaType,
+)
+from werkzeug.routing import MapAdapter
 
 from promo_service.catalog import Catalog
 from promo_service.errors import Forbidden, InvalidRequest, NotFound, Rejection, Unauthorized
+from promo_service.guessing import limit_guessing
 from promo_service.javascript import write_document
 from promo_service.redeem import Answer, Redeemer
 from promo_service.settings import Settings
@@ -33,6 +40,7 @@ _OBJECT_ID = re.compile(r"[0-9a-fA-F]{24}")
 def create_blueprint(settings: Settings, redeemer: Redeemer, catalog: Catalog) -> Blueprint:
     """Return the endpoints of the contract, under the configured prefix and paths."""
     promos = Blueprint("promos", __name__, url_prefix=settings.url_prefix)
+    limit_guessing(promos, settings)
 
     @promos.post(settings.path_apply)
     def apply() -> Response:
@@ -63,8 +71,8 @@ def create_blueprint(settings: Settings, redeemer: Redeemer, catalog: Catalog) -
             document = catalog.read(code)
         except NotFound:
             # Only where no code has the name of another operation's path, it is a wrong method.
-            if "POST" in _methods_of_path():
-                raise MethodNotAllowed(["POST"]) from None
+            if "POST" in allowed_methods():
+                raise MethodNotAllowed from None
             raise
         return Response(write_document(document), content_type=JSON)
 
@@ -73,11 +81,28 @@ def create_blueprint(settings: Settings, redeemer: Redeemer, catalog: Catalog) -
         _require_admin(settings)
         if not _OBJECT_ID.fullmatch(promo_id):
             raise InvalidRequest("promoId: expected 24 hex digits")
-        body = request.get_data(cache=False)
+        body = _body(MAX_ADMIN_BYTES)
         catalog.deactivate(promo_id, decode_deactivate(_require_json(body) if body else b""))
         return Response(b'{"success":true}', content_type=JSON)
 
     return promos
+
+
+def allowed_methods() -> list[str]:
+    """Return the methods of the path of this request, by the operation that is named there.
+
+    That a code could have the name of an operation's path does not count.
+    """
+    adapter = current_app.create_url_adapter(request)
+    methods = list(adapter.allowed_methods()) if adapter else []
+    named = [m for m in methods if adapter and _endpoint(adapter, m) != "promos.read"]
+    return sorted(named or methods)
+
+
+def _endpoint(adapter: MapAdapter, method: str) -> str:
+    # Otherwise a request that asks for a WebSocket has none.
+    endpoint, _ = adapter.match(method=method, websocket=False)
+    return str(endpoint)
 
 
 def json_error(status: int, error: str, code: str, headers: Mapping[str, str]) -> Response:
@@ -103,14 +128,20 @@ def _answer(answer: Answer) -> Response:
     return response
 
 
-def _methods_of_path() -> Iterable[str]:
-    adapter = current_app.create_url_adapter(request)
-    return adapter.allowed_methods() if adapter else ()
-
-
 def _json_body(limit: int) -> bytes:
-    request.max_content_length = limit
-    return _require_json(request.get_data(cache=False))
+    return _require_json(_body(limit))
+
+
+def _body(limit: int) -> bytes:
+    # A chunked body that is longer is cut off there, and what is left could pass for all of it.
+    request.max_content_length = limit + 1
+    try:
+        body = request.get_data(cache=False)
+    except ClientDisconnected:
+        raise InvalidRequest("body: incomplete, or too slow, or not as its header says") from None
+    if len(body) > limit:
+        raise RequestEntityTooLarge
+    return body
 
 
 def _require_json(body: bytes) -> bytes:

@@ -65,6 +65,7 @@ def decode_apply(body: bytes, idempotency_key: str | None) -> ApplyRequest:
         # Read again without haste: to name the field, or because JavaScript would take it.
         sent = _typed(_parse_object(body), ApplyBody)
     order_id = sent.order_id or None
+    key = _checked_key(idempotency_key)
     return ApplyRequest(
         code=sent.code,
         user_id=sent.user_id.lower(),
@@ -72,7 +73,7 @@ def decode_apply(body: bytes, idempotency_key: str | None) -> ApplyRequest:
         order_type=sent.order_type,
         merchant_id=sent.merchant_id or None,
         order_id=order_id,
-        idempotency_key=None if order_id else _checked_key(idempotency_key),
+        idempotency_key=None if order_id else key,
     )
 
 

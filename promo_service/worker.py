@@ -1,12 +1,22 @@
 """The gunicorn worker: gevent's own WSGI server, with what a checkout needs of it.
 
-Cheaper per request than gunicorn's plain gevent worker; an answer is sent with one system call.
+Cheaper per request than gunicorn's plain gevent worker: an answer is sent with one system call, and
+the head of a request is read by http1, strictly, in a quarter of the time.
 """
 
 from __future__ import annotations
 
+import io
+from contextlib import suppress
+from typing import Any
+from urllib.parse import unquote
+
+import gevent
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler
 
+from promo_service import http1
+from promo_service.http1 import RefusedHead
+from promo_service.incoming import Body, Incoming
 from promo_service.wire import render_error
 
 # An idle connection is closed after this. Longer than the 60 s of nginx and of most balancers: the
@@ -17,18 +27,79 @@ IDLE_SECONDS = 65
 class Handler(PyWSGIHandler):  # type: ignore[misc]
     """One connection, and the requests on it one after the other."""
 
+    # A client that has stopped reading is no more of an error than one that has gone.
+    ignored_socket_errors = (*PyWSGIHandler.ignored_socket_errors, "timed out")
+
     _held: bytearray | None = None
     close_connection: bool
 
+    def __init__(self, socket: Any, address: Any, server: Any) -> None:
+        self._incoming = Incoming(socket, IDLE_SECONDS)
+        super().__init__(socket, address, server, rfile=io.BufferedReader(self._incoming))
+
     def handle(self) -> None:
         """Serve the connection until either side closes it or it is silent for too long."""
-        self.socket.settimeout(IDLE_SECONDS)
-        super().handle()
+        with suppress(OSError):  # the client has gone while it was told what was wrong
+            super().handle()
+
+    def handle_one_request(self) -> tuple[str, bytes] | bool | None:
+        """Answer one request; return an answer to send before closing, True to go on, or None."""
+        self._incoming.begin()
+        try:
+            if not self._read_head():
+                return None
+        except RefusedHead as refused:
+            return _refusal(refused.status, refused.error, "INVALID_REQUEST")
+        except TimeoutError:
+            if not self._incoming.begun:
+                return None
+            error = "The request came too slowly"
+            return _refusal("408 Request Timeout", error, "REQUEST_TIMEOUT")
+        except OSError:
+            return None
+        self.environ = self.get_environ()
+        self.application = self.server.application
+        self.handle_one_response()
+        return None if self.close_connection or self.wsgi_input.broken else True
+
+    def _read_head(self) -> bool:
+        """Read the head of a request; return False when there is none any more."""
+        line = self.rfile.readline(http1.MAX_LINE + 1)
+        if not line:
+            return False
+        if not self._incoming.begun:
+            # Sent ahead, with an earlier one: without a wait, others would have no turn.
+            gevent.sleep(0)
+        self.command, self.path, version = http1.parse_request_line(line)
+        self.request_version = "HTTP/" + version
+        self._fields = http1.read_fields(self.rfile.readline)
+        self.content_length = http1.body_length(self._fields, version)
+        self.close_connection = not http1.keeps_alive(self._fields, version)
+        return True
+
+    def get_environ(self) -> dict[str, Any]:
+        """Return the WSGI environment of the request."""
+        environ: dict[str, Any] = self.server.get_environ()
+        path, _, environ["QUERY_STRING"] = self.path.partition("?")
+        environ["PATH_INFO"] = unquote(path, "latin-1") if "%" in path else path
+        environ["REQUEST_METHOD"] = self.command
+        environ["SERVER_PROTOCOL"] = self.request_version
+        if isinstance(self.client_address, tuple):
+            environ["REMOTE_ADDR"] = self.client_address[0]
+        environ.update(self._fields)
+        self.wsgi_input = environ["wsgi.input"] = Body(
+            self.rfile,
+            self.content_length,
+            self.socket if environ.get("HTTP_EXPECT", "").lower() == "100-continue" else None,
+            chunked_input="HTTP_TRANSFER_ENCODING" in environ,
+        )
+        environ["wsgi.input_terminated"] = True
+        return environ
 
     def finalize_headers(self) -> None:
         """Say that the connection ends when the worker does, so that no request is lost in it."""
         super().finalize_headers()
-        if self.server.closed and not self.close_connection:
+        if (self.server.closed or self.wsgi_input.broken) and not self.close_connection:
             self.close_connection = True
             self.response_headers.append((b"Connection", b"close"))
 
@@ -49,20 +120,12 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
         else:
             self._held += data
 
-    def _handle_client_error(self, error: Exception) -> tuple[str, bytes]:
-        super()._handle_client_error(error)
-        return "400", _response("400 Bad Request", "The request is not HTTP", "INVALID_REQUEST")
-
-    def _send_error_response_if_possible(self, error_code: int) -> None:
+    def _send_error_response_if_possible(self, _error_code: int) -> None:
         if self.response_length:
             self.close_connection = True
             return
-        if error_code == 400:
-            status, error, code = "400 Bad Request", "The body cannot be read", "INVALID_REQUEST"
-        else:
-            status, error, code = "500 Internal Server Error", "Internal server error", "INTERNAL"
-        body = render_error(error, code)
-        self.start_response(status, _headers(body))
+        body = render_error("Internal server error", "INTERNAL")
+        self.start_response("500 Internal Server Error", _headers(body))
         try:
             self.write(body)
         except OSError:
@@ -83,7 +146,7 @@ def _headers(body: bytes) -> list[tuple[str, str]]:
     ]
 
 
-def _response(status: str, error: str, code: str) -> bytes:
+def _refusal(status: str, error: str, code: str) -> tuple[str, bytes]:
     body = render_error(error, code)
     head = "".join(f"{name}: {value}\r\n" for name, value in _headers(body))
-    return f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + body
+    return status, f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + body

@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promo_service import app as composition
-from promo_service import store
 from promo_service.embedded import free_port
 from promo_service.javascript import read_number
 from promo_service.settings import Settings
@@ -197,7 +196,7 @@ def untouchable() -> Iterator[FlaskClient]:
     """Provide the service in this process, without a database."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(composition, "Store", Untouchable)
-        patch.setattr(store, "connect", Untouchable)
+        patch.setattr(composition, "connect", Untouchable)
         build = composition.create_app
         yield build(Settings("mongodb://", admin_tokens=(ADMIN_TOKEN,))).test_client()
 

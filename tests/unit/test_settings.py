@@ -83,6 +83,17 @@ def test_a_flag_is_0_or_1(text: str, value: bool) -> None:
     assert settings(PROMO_TRUST_UPSTREAM_AUTH=text).trust_upstream_auth is value
 
 
+def test_failed_attempts_are_not_limited_unless_it_is_set() -> None:
+    assert settings().max_failed_attempts == 0
+    assert settings(PROMO_MAX_FAILED_ATTEMPTS="30").max_failed_attempts == 30
+
+
+def test_proxies_are_addresses_and_networks() -> None:
+    assert settings().trusted_proxies == ()
+    trusted = settings(PROMO_TRUSTED_PROXIES="10.0.0.0/8, 192.0.2.1,fd00::/8").trusted_proxies
+    assert [str(network) for network in trusted] == ["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"]
+
+
 @pytest.mark.parametrize("text", ["/legacy/promo", "/legacy/promo/"])
 def test_the_prefix_is_taken_without_its_last_slash(text: str) -> None:
     assert settings(PROMO_URL_PREFIX=text).url_prefix == "/legacy/promo"
@@ -123,6 +134,11 @@ def test_every_path_is_a_setting() -> None:
         ("PROMO_PATH_READ", "/read"),
         ("PROMO_PATH_DEACTIVATE", "/deactivate"),
         ("PROMO_TRUST_UPSTREAM_AUTH", "perhaps"),
+        ("PROMO_MAX_FAILED_ATTEMPTS", "-1"),
+        ("PROMO_MAX_FAILED_ATTEMPTS", "many"),
+        ("PROMO_TRUSTED_PROXIES", "balancer"),
+        ("PROMO_TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("PROMO_TRUSTED_PROXIES", "10.0.0.1/8"),
         ("PROMO_MAX_POOL_SIZE", "1"),
         ("PROMO_MAX_POOL_SIZE", "101"),
         ("PROMO_MAX_POOL_SIZE", "-5"),
