@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import resource
 import shutil
@@ -20,6 +21,15 @@ def _whole_number(name: str, default: int, low: int, high: int) -> int:
     if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
         raise SystemExit(f"{name} must be a whole number from {low} to {high}, not {text!r}")
     return int(text)
+
+
+def _log_formatter() -> str:
+    # Named, not imported: logging imports it in the master, which is not patched.
+    formatters = {"text": "TextFormatter", "json": "JsonFormatter"}
+    text = os.environ.get("PROMO_LOG_FORMAT", "").strip() or "text"
+    if text not in formatters:
+        raise SystemExit(f"PROMO_LOG_FORMAT must be text or json, not {text!r}")
+    return f"promo_service.logs.{formatters[text]}"
 
 
 bind = f"0.0.0.0:{_whole_number('PORT', 8000, 1, 65535)}"
@@ -43,6 +53,15 @@ worker_tmp_dir = _MEMORY
 
 # The balancer has an access log, and /metrics the numbers; here it costs CPU in every request.
 accesslog = None
+# One handler for gunicorn's lines and ours; gunicorn's own handler would write its lines twice.
+logconfig_dict = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"()": _log_formatter()}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"level": "INFO", "handlers": ["stderr"]},
+    "loggers": {"gunicorn.error": {"level": "INFO", "handlers": [], "propagate": True}},
+}
 # A second way in, with a thread of its own in the master, for what signals do already.
 control_socket_disable = True
 
@@ -79,9 +98,36 @@ def _prepare_metrics(*, reexecuted: bool) -> None:
         for left_over in [] if reexecuted else folder.glob("*.db"):
             left_over.unlink()
         return
-    folder = Path(tempfile.mkdtemp(prefix="promo-metrics-", dir=_MEMORY))
+    folder = _folder_of_our_own()
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     atexit.register(_remove, folder, os.getpid())
+
+
+def _folder_of_our_own() -> Path:
+    # A master that is killed removes nothing, and memory is what its folder takes.
+    parent = Path(_MEMORY or tempfile.gettempdir())
+    for left_over in parent.glob("promo-metrics-*"):
+        if (lock := _lock(left_over)) is not None:
+            shutil.rmtree(left_over, ignore_errors=True)
+            os.close(lock)
+    # It is locked before it has the name by which others look for it.
+    unnamed = Path(tempfile.mkdtemp(prefix="promo-unnamed-", dir=parent))
+    _lock(unnamed)
+    return unnamed.rename(parent / unnamed.name.replace("unnamed", "metrics"))
+
+
+def _lock(folder: Path) -> int | None:
+    # Workers inherit the lock: it is free when the last process of a service has gone.
+    try:
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None  # another user's, or removed meanwhile
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
 
 
 def _remove(folder: Path, owner: int) -> None:

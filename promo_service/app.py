@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -12,15 +11,18 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
-from promo_service import store as db
 from promo_service.catalog import Catalog
-from promo_service.errors import RequestError
+from promo_service.database import connect
+from promo_service.errors import RequestError, Unavailable
+from promo_service.logs import request_id
 from promo_service.metrics import Metrics
+from promo_service.metrics.driver import watch_driver
+from promo_service.observe import log_requests, measure_requests, shed_reason
 from promo_service.ops import create_ops_blueprint
 from promo_service.redeem import Redeemer
 from promo_service.settings import Settings
 from promo_service.store import Store
-from promo_service.views import create_blueprint, json_error
+from promo_service.views import allowed_methods, create_blueprint, json_error
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +48,12 @@ def utc_now() -> datetime:
 def create_app(settings: Settings, now: Callable[[], datetime] = utc_now) -> Flask:
     """Build the WSGI application; call it in the process that serves, after the fork."""
     timeout = settings.request_timeout
-    client = db.connect(settings.mongodb_uri, pool_size=settings.max_pool_size, timeout=timeout)
-    store = Store(client, settings.database, claim_seconds=timeout * CLAIM_TIMEOUTS)
     metrics = Metrics()
+    metrics.worker_starts.inc()
+    metrics.pool_size.set(settings.max_pool_size)
+    watch_driver(metrics)
+    client = connect(settings.mongodb_uri, pool_size=settings.max_pool_size, timeout=timeout)
+    store = Store(client, settings.database, claim_seconds=timeout * CLAIM_TIMEOUTS)
     # Together they use no more connections than the pool has: it cannot be exhausted.
     lanes = max(1, settings.max_pool_size // 2)
     redeemer = Redeemer(store, metrics, now, timeout=timeout, lanes=lanes, max_waiting=MAX_WAITING)
@@ -60,14 +65,17 @@ def create_app(settings: Settings, now: Callable[[], datetime] = utc_now) -> Fla
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.register_blueprint(create_blueprint(settings, redeemer, catalog))
     app.register_blueprint(create_ops_blueprint(settings, catalog, metrics))
-    _answer_errors_as_json(app)
-    _measure(app, metrics)
+    _answer_errors_as_json(app, settings, metrics)
+    measure_requests(app, metrics)
+    log_requests(app, settings)
     return app
 
 
-def _answer_errors_as_json(app: Flask) -> None:
+def _answer_errors_as_json(app: Flask, settings: Settings, metrics: Metrics) -> None:
     @app.errorhandler(RequestError)
     def refused(error: RequestError) -> Response:
+        if isinstance(error, Unavailable) and request.blueprint == "promos":
+            metrics.sheds.labels(shed_reason(request, error, settings.request_timeout)).inc()
         return json_error(error.status, error.message, error.code, error.headers)
 
     @app.errorhandler(HTTPException)
@@ -75,23 +83,16 @@ def _answer_errors_as_json(app: Flask) -> None:
         status = error.code or 500
         name = HTTP_STATUS_CODES.get(status, "Error")
         code = name.upper().replace(" ", "_")
-        headers = {k: v for k, v in error.get_headers() if k in ("Allow", "Retry-After")}
+        headers = {"Allow": ", ".join(allowed_methods())} if status == 405 else {}
         return json_error(status, f"{name}: {request.method} {request.path}", code, headers)
 
     @app.errorhandler(Exception)
     def bug(error: Exception) -> Response:
-        log.error("unexpected error at %s %s", request.method, request.path, exc_info=error)
+        # Quoted: a line feed in what the client sent must not begin another line of the log.
+        log.error(
+            "unexpected error at %r",
+            f"{request.method} {request.path}",
+            exc_info=error,
+            extra={"details": {"request_id": request_id(request.environ)}},
+        )
         return json_error(500, "Internal server error", "INTERNAL", {})
-
-
-def _measure(app: Flask, metrics: Metrics) -> None:
-    @app.before_request
-    def start() -> None:
-        request.environ["promo.started"] = time.perf_counter()
-
-    @app.after_request
-    def finish(response: Response) -> Response:
-        seconds = time.perf_counter() - request.environ["promo.started"]
-        code = getattr(response, "promo_code", "OK")
-        metrics.count_request(request.endpoint or "none", response.status, code, seconds)
-        return response

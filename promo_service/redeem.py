@@ -16,6 +16,7 @@ from promo_service.claims import Claim, Seen
 from promo_service.database import deadline
 from promo_service.errors import DatabaseUnavailable, Rejection, Unavailable
 from promo_service.metrics import Metrics
+from promo_service.phases import Phases, phases, timed
 from promo_service.promos import Number, Promo
 from promo_service.rules import Grant, Order, Replay, claim_token, decide_batch, is_running
 from promo_service.store import Snapshot, Store
@@ -43,7 +44,14 @@ class Redemption:
 Answer = Redemption | Rejection
 
 
-Waiting = Ticket[Order, Answer]
+@dataclass(frozen=True, slots=True)
+class _Asked(Order):
+    """An order, with where the time of its request goes."""
+
+    phases: Phases
+
+
+Waiting = Ticket[_Asked, Answer]
 
 
 @dataclass(slots=True)
@@ -74,43 +82,60 @@ class Redeemer:
         self._metrics = metrics
         self._now = now
         self._timeout = timeout
-        self._batcher: Batcher[str, Order, Answer] = Batcher(
+        self._batcher: Batcher[str, _Asked, Answer] = Batcher(
             self._run, lanes=lanes, max_batch=MAX_BATCH, max_waiting=max_waiting
         )
 
     def apply(self, request: ApplyRequest) -> Answer:
         """Check the code and record one use; raises Unavailable when the outcome is not known."""
-        return self._submit(Order(request, consume=True))
+        return self._submit(request, consume=True)
 
     def validate(self, request: ApplyRequest) -> Answer:
         """Answer what apply would, and consume nothing."""
-        return self._submit(Order(request, consume=False))
+        return self._submit(request, consume=False)
 
-    def _submit(self, order: Order) -> Answer:
+    def _submit(self, request: ApplyRequest, *, consume: bool) -> Answer:
+        asked = _Asked(request, consume, Phases())
+        phases.set(asked.phases)
         until = time.monotonic() + self._timeout
         try:
-            return self._batcher.submit(order.request.code, order, until)
+            return self._batcher.submit(request.code, asked, until)
         except DatabaseUnavailable as error:
             raise Unavailable("The database could not answer in time") from error
 
     def _run(self, batch: dict[str, list[Waiting]]) -> None:
         tickets = [ticket for of_code in batch.values() for ticket in of_code]
-        self._metrics.batch_size.observe(len(tickets))
+        spent = self._observe(tickets)
         # No member is worked for beyond its deadline, so the batch ends with its youngest one's.
         with deadline(max(t.deadline for t in tickets) - time.monotonic()):
             users = {
                 code: {t.item.request.user_id for t in of_code} for code, of_code in batch.items()
             }
-            snapshots = self._store.read(users)
+            with timed(spent, "read"):
+                snapshots = self._store.read(users)
             now = self._now()
             wishes: list[_Wish] = []
             replays: list[tuple[Waiting, Promo, Replay]] = []
             for code, of_code in batch.items():
                 self._decide(snapshots[code], of_code, now, wishes, replays)
             if wishes:
-                self._claim(wishes, now)
+                self._claim_or_doubt(wishes, now, spent)
             if replays:
-                self._replay(replays)
+                with timed(spent, "replay"):
+                    self._replay(replays)
+        self._metrics.queue_length.set(self._batcher.waiting)
+
+    def _observe(self, tickets: Sequence[Waiting]) -> dict[str, float]:
+        """Measure what a batch begins with; return where its requests look for its phases."""
+        self._metrics.batch_size.observe(len(tickets))
+        self._metrics.queue_length.set(self._batcher.waiting)
+        now, spent = time.monotonic(), dict[str, float]()
+        for ticket in tickets:
+            # Its deadline counts from its arrival.
+            waited = max(0.0, now - ticket.deadline + self._timeout)
+            ticket.item.phases.queue, ticket.item.phases.batch = waited, spent
+        self._metrics.queue_wait.observe(max(t.item.phases.queue or 0.0 for t in tickets))
+        return spent
 
     def _decide(
         self,
@@ -127,6 +152,9 @@ class Redeemer:
         if promo is not None and promo.current_uses is None and is_running(promo, now):
             self._store.count_once(promo.id)
             return  # decided with the next batch, on the count
+        if promo is not None and promo.max_uses is not None and is_running(promo, now):
+            left = max(0, promo.max_uses - (promo.current_uses or 0))
+            self._metrics.on_sale.seen(tickets[0].item.request.code, left, len(tickets))
         orders = [ticket.item for ticket in tickets]
         in_flight = seen.elsewhere if seen is not None else frozenset()
         decisions = decide_batch(promo, snapshot.uses, orders, now, in_flight)
@@ -142,7 +170,16 @@ class Redeemer:
                 else:
                     replays.append((ticket, promo, decision))
 
-    def _claim(self, wishes: Sequence[_Wish], now: datetime) -> None:
+    def _claim_or_doubt(
+        self, wishes: Sequence[_Wish], now: datetime, spent: dict[str, float]
+    ) -> None:
+        try:
+            self._claim(wishes, now, spent)
+        except DatabaseUnavailable:
+            self._metrics.in_doubt.inc(sum(not wish.ticket.answered for wish in wishes))
+            raise
+
+    def _claim(self, wishes: Sequence[_Wish], now: datetime, spent: dict[str, float]) -> None:
         """Take what is wished for, record what was granted, give back what was refused.
 
         Who is not granted a use is not answered: he is decided again, on a fresh read.
@@ -153,12 +190,14 @@ class Redeemer:
             if promo.id not in claims:
                 claims[promo.id] = Claim(promo.id, promo.max_uses, wish.seen)
             claims[promo.id].tokens.append(wish.token)
-        taken = self._store.take(list(claims.values()), now)
+        with timed(spent, "take"):
+            taken = self._store.take(list(claims.values()), now)
         granted_tokens = {promo_id: set(tokens) for promo_id, tokens in taken.items()}
         granted = [wish for wish in wishes if wish.token in granted_tokens[wish.promo.id]]
         if not granted:
             return
-        refused = self._store.record([_use(wish, now) for wish in granted])
+        with timed(spent, "record"):
+            refused = self._store.record([_use(wish, now) for wish in granted])
         for index, wish in enumerate(granted):
             if index not in refused:
                 wish.ticket.answer(_redemption(wish.ticket, wish.promo, wish.grant))
@@ -174,6 +213,7 @@ class Redeemer:
         durable = self._store.on_majority([replay.use.id for _, _, replay in replays])
         for ticket, promo, replay in replays:
             if replay.use.id in durable:
+                self._metrics.replays.inc()
                 ticket.answer(_redemption(ticket, promo, replay))
 
 

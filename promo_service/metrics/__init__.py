@@ -1,0 +1,7 @@
+"""What the service counts and measures, and how Prometheus gets it."""
+
+from __future__ import annotations
+
+from promo_service.metrics.definitions import Metrics
+
+__all__ = ["Metrics"]
