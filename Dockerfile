@@ -2,12 +2,16 @@
 ARG PYTHON=3.13-alpine3.22
 
 FROM python:${PYTHON} AS builder
-# PyMongo and zope.interface have no wheels for musl: they are compiled.
+# PyMongo and zope.interface have no wheels for musl: they are compiled. No versions here: Alpine
+# keeps only the newest of each, so a build with an older one named would fail one day.
+# hadolint ignore=DL3018
 RUN apk add --no-cache build-base
 WORKDIR /srv
 COPY requirements.txt .
+# pip has no work to do in the image, and whoever breaks in would have use for it.
 RUN python -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
+    && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check -r requirements.txt \
+    && /opt/venv/bin/pip uninstall --yes pip
 # Without its C extensions PyMongo still works, several times slower, and says nothing.
 RUN /opt/venv/bin/python -c "import bson, pymongo, sys; \
     sys.exit(0 if bson.has_c() and pymongo.has_c() else 'PyMongo has no C extensions')"
@@ -27,6 +31,6 @@ USER 10001:10001
 EXPOSE 8000
 # The process lives, that is all: a database that is down is no reason to restart it.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=15s --retries=3 \
-    CMD wget -q -O /dev/null "http://127.0.0.1:${PORT:-8000}/healthz" || exit 1
+    CMD ["sh", "-c", "wget -q -O /dev/null http://127.0.0.1:${PORT:-8000}/healthz || exit 1"]
 # Exec form: gunicorn is process 1 and gets the SIGTERM itself.
 CMD ["gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]

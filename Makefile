@@ -12,9 +12,11 @@ ARGS ?=
 SCENARIO ?=
 # Anything here for a quick look: make evaluate QUICK=1
 QUICK ?=
+# The MongoDB of test-mongo: 4.4, 5.0 or 6.0
+VERSION ?= 4.4
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench evaluate clean
+.PHONY: help run test test-mongo audit fuzz chaos mutants lint format bench evaluate clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,11 +27,30 @@ run: $(STAMP) ## start the service, with a database of its own unless MONGODB_UR
 test: $(STAMP) ## run all tests, on a real mongod
 	@$(BIN)/python -m pytest $(ARGS)
 
+test-deploy: $(STAMP) ## run the tests of deploy/; they need nginx and Prometheus from the system
+	@$(BIN)/python -m pytest tests/deploy $(ARGS)
+
+test-mongo: $(STAMP) ## run the tests that need MongoDB on another one: make test-mongo VERSION=5.0
+	@mongod=$$($(BIN)/python -m tests.support.versions $(VERSION)) && \
+		MONGOD_BINARY=$$mongod $(BIN)/python -m pytest tests/mongo tests/http tests/stateful $(ARGS)
+
 bench: $(STAMP) ## measure the service beside its yardsticks
 	@$(BIN)/python -m evaluation.bench $(if $(SCENARIO),--scenario $(SCENARIO)) $(ARGS)
 
 evaluate: $(STAMP) ## show what was wrong before and that it is right now, in a report
 	@$(BIN)/python -m evaluation.evaluate $(if $(QUICK),--quick) $(ARGS)
+
+audit: $(STAMP) ## look the requirements up in the list of known vulnerabilities
+	@$(BIN)/python -m tests.audit
+
+fuzz: $(STAMP) ## try 100,000 bad inputs on the service: make fuzz ARGS="--seed 2"
+	@$(BIN)/python -m tests.bad_input $(ARGS)
+
+chaos: $(STAMP) ## play schedules of faults: make chaos ARGS="--seed 7 --schedules 20"
+	@$(BIN)/python -m tests.chaos.run $(ARGS)
+
+mutants: $(STAMP) ## make mistakes in copies of the service, and see that each is noticed
+	@$(BIN)/python -m tests.chaos.mutants $(ARGS)
 
 lint: $(STAMP) ## check style and types
 	@$(BIN)/ruff check
