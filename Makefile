@@ -16,7 +16,7 @@ QUICK ?=
 VERSION ?= 4.4
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-mongo audit fuzz chaos mutants lint format bench evaluate clean
+.PHONY: help run test test-deploy test-mongo audit fuzz chaos mutants lint format bench evaluate clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20

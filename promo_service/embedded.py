@@ -307,6 +307,8 @@ def _initiate_or_move(client: MongoClient[Document], name: str, wanted: list[str
             raise
         config = {"_id": name, "members": members, "settings": SETTINGS}
         client.admin.command("replSetInitiate", config)
+        # A 4.4 that is killed in its first moments has forgotten the configuration otherwise.
+        client.admin.command("fsync")
         return
     if [member["host"] for member in config["members"]] != wanted:
         # With other ports no member knows itself in the old configuration: only force helps.

@@ -21,7 +21,7 @@ from promo_service import claims as claiming
 from promo_service.claims import Claim, Claimant, Seen, Update, seen_in
 from promo_service.database import DUPLICATE_KEY, Document, translated
 from promo_service.errors import DuplicateCode, MalformedPromo
-from promo_service.indexes import REQUIRED_INDEXES
+from promo_service.indexes import REQUIRED_INDEXES, built
 from promo_service.promos import Promo, Use
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,9 @@ class Store:
 
     def __init__(self, client: MongoClient[Document], database: str, claim_seconds: float) -> None:
         """Use `database`; `claim_seconds` is how long a claim of this process can be in flight."""
-        majority = WriteConcern("majority")
+        # The journal is named because a standalone MongoDB 4.4 does not wait for it otherwise, and
+        # a crash takes back what was answered.
+        majority = WriteConcern("majority", j=True)
         db = client.get_database(database, codec_options=_DECIDING, write_concern=majority)
         self.client = client
         self._db = db
@@ -331,10 +333,10 @@ class Store:
 
     @translated
     def missing_indexes(self) -> list[str]:
-        """Ask the database which of the required indexes are missing, as `collection.index`."""
+        """Ask the database which required indexes are not there yet, as `collection.index`."""
         missing = []
         for collection, indexes in REQUIRED_INDEXES.items():
-            present = self._db[collection].index_information()
+            present = built(self._db[collection])
             names = [index.document["name"] for index in indexes]
             missing += [f"{collection}.{name}" for name in names if name not in present]
         return missing

@@ -8,8 +8,8 @@ from pymongo import IndexModel
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 
+from promo_service.indexes import ACTIVE_CODE_UNIQUE, REQUIRED_INDEXES, built
 from promo_service.migrations.run import Document, Finding, Run
-from promo_service.store import ACTIVE_CODE_UNIQUE, REQUIRED_INDEXES
 
 
 def build(run: Run) -> None:
@@ -36,15 +36,15 @@ def _build(run: Run, collection: Collection[Document], index: IndexModel) -> Non
     if missing:
         run.report(f"index {name}: over {collection.estimated_document_count():,} documents")
     started = time.monotonic()
-    # Also where it is listed: an index that another migration is building is listed already, and
-    # this waits for it.
+    # Also where it is there: another one that has its name is an error. And for one that another
+    # migration is building, this waits.
     collection.create_indexes([index])
     if missing:
         run.report(f"index {name}: built in {time.monotonic() - started:.1f} s")
 
 
 def _is_missing(collection: Collection[Document], index: IndexModel) -> bool:
-    return index.document["name"] not in collection.index_information()
+    return index.document["name"] not in built(collection)
 
 
 def _report_duplicates(run: Run) -> bool:

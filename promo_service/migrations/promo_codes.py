@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from promo_service.migrations.run import Document, Progress, Run, fill
+from promo_service.migrations.fill import fill
+from promo_service.migrations.run import Document, Progress, Run
 
 
 def fill_current_uses(run: Run) -> None:
@@ -27,8 +28,8 @@ def fill_current_uses(run: Run) -> None:
 def _count(run: Run, promo_ids: list[Any]) -> int:
     # Counted batch by batch, so that little time passes until the count is set.
     uses = dict(_recorded(run, promo_ids))
-    updates = [fill(promo_id, "currentUses", uses.get(promo_id, 0)) for promo_id in promo_ids]
-    return run.codes.bulk_write(updates, ordered=False).modified_count
+    counts = [(promo_id, uses.get(promo_id, 0)) for promo_id in promo_ids]
+    return fill(run.codes, "currentUses", counts)[0]
 
 
 def _recorded(run: Run, promo_ids: list[Any]) -> Iterator[tuple[Any, int]]:

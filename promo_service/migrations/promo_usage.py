@@ -10,10 +10,10 @@ from typing import Any
 
 import bson
 from bson import ObjectId
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.errors import DuplicateKeyError
 
-from promo_service.migrations.run import Document, Progress, Run, fill
-from promo_service.store import DUPLICATE_KEY
+from promo_service.migrations.fill import fill
+from promo_service.migrations.run import Document, Progress, Run
 
 FIELDS = {"promoId": 1, "userId": 1, "useSlot": 1, "usedAt": 1}
 
@@ -61,28 +61,15 @@ def _give_all_the_first(run: Run, use_ids: set[Any]) -> tuple[int, set[Any]]:
 
 def _fill_one_by_one(run: Run, uses: list[Document]) -> int:
     # Most of these, too, are their user's first. The index tells which ones are not.
-    changed, refused = _give(run, [(use["_id"], 0) for use in uses])
+    changed, refused = fill(run.uses, "useSlot", [(use["_id"], 0) for use in uses])
     waiting = list(_with_free_numbers(run, [use for use in uses if use["_id"] in refused]))
     while waiting:
         # Refused is what a request has been given since we looked: the next one, then.
-        more, refused = _give(run, [(use_id, next(free)) for use_id, free in waiting])
+        numbers = [(use_id, next(free)) for use_id, free in waiting]
+        more, refused = fill(run.uses, "useSlot", numbers)
         waiting = [each for each in waiting if each[0] in refused]
         changed += more
     return changed
-
-
-def _give(run: Run, numbers: list[tuple[Any, int]]) -> tuple[int, set[Any]]:
-    """Set the numbers of uses; return how many were set, and the uses whose number is not free."""
-    updates = [fill(use_id, "useSlot", number) for use_id, number in numbers]
-    if not updates:
-        return 0, set()
-    try:
-        return run.uses.bulk_write(updates, ordered=False).modified_count, set()
-    except BulkWriteError as error:
-        refused: list[Document] = error.details["writeErrors"]
-        if error.details["writeConcernErrors"] or any(e["code"] != DUPLICATE_KEY for e in refused):
-            raise
-        return error.details["nModified"], {numbers[e["index"]][0] for e in refused}
 
 
 def _with_free_numbers(run: Run, uses: list[Document]) -> Iterator[tuple[Any, Iterator[int]]]:

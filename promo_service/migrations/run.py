@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 from bson.codec_options import CodecOptions, DatetimeConversion
-from pymongo import UpdateMany
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.write_concern import WriteConcern
@@ -67,15 +66,6 @@ class Run:
         """Say how long so many changes will take, in words."""
         seconds = changes / min(self.max_rate or USUAL_RATE, USUAL_RATE)
         return f"in about {seconds:.0f} s" if seconds < 120 else f"in about {seconds / 60:.0f} min"
-
-
-def fill(document_id: Any, field: str, value: int) -> UpdateMany:
-    """Return the update that sets a field where it is missing or null, and nothing elsewhere.
-
-    By `_id` alone, it needs no plan. And to update "many" is not retryable, which is not needed for
-    what can be repeated: for each retryable update, mongod writes a record of its own.
-    """
-    return UpdateMany({"_id": document_id}, [{"$set": {field: {"$ifNull": [f"${field}", value]}}}])
 
 
 class Progress:

@@ -122,21 +122,22 @@ def test_i4_no_success_and_no_replay_before_the_use_is_on_a_majority(
         assert sale.books() == (1, 1)
 
 
+# What is recorded and taken then. Before MongoDB 5.0, a command that is held back is run after all.
 UNKNOWN_OUTCOMES = [
-    pytest.param("update", {"closeConnection": True}, (0, 0), id="take not run"),
-    pytest.param("update", {"errorCode": REPORTED}, (0, 0), id="take refused"),
-    pytest.param("update", {"blocked_for": TOO_LONG}, (0, 0), id="take too late"),
-    pytest.param("update", {"writeConcernError": NOT_ON_MAJORITY}, (0, 1), id="take not safe"),
-    pytest.param("insert", {"closeConnection": True}, (0, 1), id="record not run"),
-    pytest.param("insert", {"errorCode": REPORTED}, (0, 1), id="record refused"),
-    pytest.param("insert", {"blocked_for": TOO_LONG}, (0, 1), id="record too late"),
-    pytest.param("insert", {"writeConcernError": NOT_ON_MAJORITY}, (1, 1), id="record not safe"),
+    pytest.param("update", {"closeConnection": True}, [(0, 0)], id="take not run"),
+    pytest.param("update", {"errorCode": REPORTED}, [(0, 0)], id="take refused"),
+    pytest.param("update", {"blocked_for": TOO_LONG}, [(0, 0), (0, 1)], id="take too late"),
+    pytest.param("update", {"writeConcernError": NOT_ON_MAJORITY}, [(0, 1)], id="take not safe"),
+    pytest.param("insert", {"closeConnection": True}, [(0, 1)], id="record not run"),
+    pytest.param("insert", {"errorCode": REPORTED}, [(0, 1)], id="record refused"),
+    pytest.param("insert", {"blocked_for": TOO_LONG}, [(0, 1), (1, 1)], id="record too late"),
+    pytest.param("insert", {"writeConcernError": NOT_ON_MAJORITY}, [(1, 1)], id="record not safe"),
 ]
 
 
 @pytest.mark.parametrize(("command", "fault", "books"), UNKNOWN_OUTCOMES)
 def test_i4_an_unknown_outcome_is_a_503_that_gives_nothing_back_and_can_be_repeated(
-    client: Client, open_sale: OpenSale, command: str, fault: Document, books: tuple[int, int]
+    client: Client, open_sale: OpenSale, command: str, fault: Document, books: list[tuple[int, int]]
 ) -> None:
     sale = open_sale(maxUses=2)
 
@@ -145,7 +146,7 @@ def test_i4_an_unknown_outcome_is_a_503_that_gives_nothing_back_and_can_be_repea
 
     assert lost.status == 503
     assert lost.headers["Retry-After"]
-    assert sale.books() == books
+    assert sale.books() in books
     again = [sale.ask_until_answered(1, at=at, orderId="an order") for at in (1, 0)]
     assert outcomes(again) == {"OK": 2}
     assert is_replayed(again[1])

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -22,11 +23,15 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from promo_service.cli import main
 from promo_service.embedded import EmbeddedMongod, die_with_parent
+from promo_service.indexes import ACTIVE_CODE_UNIQUE, REQUIRED_INDEXES
 from promo_service.migrations import indexes, migrate, promo_codes, promo_usage
 from promo_service.migrations import run as migration_run
+from promo_service.migrations.fill import fill
 from promo_service.seed import seed
-from promo_service.store import ACTIVE_CODE_UNIQUE, REQUIRED_INDEXES, Store
+from promo_service.store import Store
 from tests.support.documents import ABSENT, promo_document, use_document, user, utc_now
+from tests.support.faults import APP_NAME, fail_point
+from tests.support.mongo import fresh_database
 
 Document = dict[str, Any]
 Groups = dict[tuple[ObjectId, ObjectId], list[Document]]
@@ -208,6 +213,69 @@ def numbered_uses(database: Database[Document]) -> int:
     return database["promo_usage"].count_documents({"useSlot": {"$exists": True}})
 
 
+@pytest.mark.parametrize("number", range(2))
+def test_killed_at_any_command_three_times_it_ends_like_an_undisturbed_one(
+    mongod: EmbeddedMongod,
+    client: MongoClient[Document],
+    legacy: Database[Document],
+    number: int,
+) -> None:
+    rng = random.Random(number)
+    with fresh_database(client) as undisturbed:
+        for name in ("promo_codes", "promo_usage"):
+            undisturbed[name].insert_many(legacy[name].find())
+        first, idle = (commands_of(mongod, undisturbed) for _ in range(2))
+        # A migration that goes on where another one was killed sends as many as an idle one.
+        for commands in (first, idle, idle):
+            kill_at(mongod, legacy, rng.randrange(commands))
+        migrate(legacy, quiet)
+        assert contents(legacy) == contents(undisturbed)
+        assert indexes_of(legacy) == indexes_of(undisturbed)
+    assert_complete(legacy)
+
+
+def migrating(mongod: EmbeddedMongod, database: Database[Document]) -> subprocess.Popen[bytes]:
+    """Start a migration as an operator does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "promo_service", "migrate"],
+        env={"MONGODB_URI": mongod.uri, "PROMO_DATABASE": database.name},
+        stdout=subprocess.DEVNULL,
+        preexec_fn=die_with_parent(),  # noqa: PLW1509 - it makes one system call
+    )
+
+
+def commands_of(mongod: EmbeddedMongod, database: Database[Document]) -> int:
+    """Migrate, and return how many commands that took."""
+    admin = database.client.admin
+    before = admin.command(held_back(milliseconds=1))["count"]
+    assert migrating(mongod, database).wait(60) == 0
+    return int(admin.command("configureFailPoint", "failCommand", mode="off")["count"] - before)
+
+
+def kill_at(mongod: EmbeddedMongod, database: Database[Document], command: int) -> None:
+    """Kill a migration while its n-th command is held back; it may be run all the same."""
+    admin = database.client.admin
+    before = admin.command(held_back(milliseconds=1000, skip=command))["count"]
+    process = migrating(mongod, database)
+    try:
+        admin.command("waitForFailPoint", "failCommand", timesEntered=before + 1, maxTimeMS=60_000)
+    finally:
+        process.kill()
+        admin.command("configureFailPoint", "failCommand", mode="off")
+    assert process.wait() == -signal.SIGKILL
+
+
+def held_back(*, milliseconds: int, skip: int = 0) -> Document:
+    """Return the command that holds back what a migration sends, after the first few."""
+    names = ["listIndexes", "createIndexes", "aggregate", "find", "getMore", "update"]
+    block = {"blockConnection": True, "blockTimeMS": milliseconds}
+    return {
+        "configureFailPoint": "failCommand",
+        "mode": {"skip": skip},
+        "data": {"failCommands": names, "appName": APP_NAME, **block},
+    }
+
+
 def test_the_rate_is_kept(legacy: Database[Document]) -> None:
     started = time.monotonic()
     migrate(legacy, quiet, max_rate=2000)
@@ -220,7 +288,7 @@ def test_a_use_recorded_meanwhile_keeps_its_number(
 ) -> None:
     rng = random.Random(1)
     served: dict[ObjectId, int] = {}
-    give, give_all = promo_usage._give, promo_usage._give_all_the_first
+    give_all = promo_usage._give_all_the_first
 
     def serve_some(numbers: list[tuple[Any, int]]) -> None:
         # Some of the users get another use just now, with the very number that is to be given.
@@ -232,15 +300,15 @@ def test_a_use_recorded_meanwhile_keeps_its_number(
                 legacy["promo_usage"].insert_one(new)
                 served[new["_id"]] = number
 
-    def served_in_between(run: Any, numbers: list[tuple[Any, int]]) -> Any:
+    def served_in_between(collection: Any, field: str, numbers: list[tuple[Any, int]]) -> Any:
         serve_some(numbers)
-        return give(run, numbers)
+        return fill(collection, field, numbers)
 
     def all_served_in_between(run: Any, use_ids: set[Any]) -> Any:
         serve_some([(use_id, 0) for use_id in sorted(use_ids)])
         return give_all(run, use_ids)
 
-    monkeypatch.setattr(promo_usage, "_give", served_in_between)
+    monkeypatch.setattr(promo_usage, "fill", served_in_between)
     monkeypatch.setattr(promo_usage, "_give_all_the_first", all_served_in_between)
     assert migrate(legacy, quiet)["useSlot"] == 3000
     # Not only first uses were recorded meanwhile.
@@ -380,16 +448,37 @@ def test_it_gets_through_documents_of_whatever_types(database: Database[Document
         {"promoId": {"$gt": ""}, "userId": 1},
         {"promoId": [1, 2], "userId": None},
         {"promoId": promo["_id"], "userId": {"$oid": "1"}, "usedAt": "yesterday"},
+        {"promoId": promo["_id"], "userId": 2, "orderId": {"$gt": ""}},
         {"usedAt": DatetimeMS(2**60)},
         {},
     ]
     odd = [{"promoId": promo["_id"], "userId": 1, "useSlot": n} for n in ([0], "0", 1.0, True)]
-    insert(database, [promo], [dict(each) for each in [*twice, *twice, *odd]])
-    assert migrate(database, quiet)["useSlot"] == 10
+    named = legacy_promo("B", applicableMerchants=[{"$gt": ""}])
+    insert(database, [promo, named], [dict(each) for each in [*twice, *twice, *odd]])
+    assert migrate(database, quiet)["useSlot"] == 12
     assert migrate(database, quiet)["useSlot"] == 0
-    for each in twice[:3]:
+    assert database["promo_codes"].distinct("currentUses", {"_id": named["_id"]}) == [0]
+    for each in twice[:4]:
         query = {"promoId": {"$eq": each["promoId"]}, "userId": {"$eq": each["userId"]}}
         assert sorted(database["promo_usage"].distinct("useSlot", query)) == [0, 1]
+
+
+def test_an_index_that_is_still_being_built_is_not_there_yet(
+    client: MongoClient[Document], database: Database[Document]
+) -> None:
+    insert(database, [legacy_promo("A")], [])
+    store = Store(client, database.name, claim_seconds=1)
+    lines: list[str] = []
+    with ThreadPoolExecutor() as threads:
+        with fail_point(client, "hangAfterStartingIndexBuild") as build:
+            building = threads.submit(migrate, database, quiet)
+            build.wait_until_hit()
+            assert "promo_code_lookup" in database["promo_codes"].index_information()
+            assert "promo_codes.promo_code_lookup" in store.missing_indexes()
+            assert migrate(database, lines.append, dry_run=True)["indexes"] == 4
+        building.result()
+    assert "index promo_codes.promo_code_lookup: to be built" in lines
+    assert store.missing_indexes() == []
 
 
 def test_an_index_of_the_same_name_that_is_another_one_is_an_error(

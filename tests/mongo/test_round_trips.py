@@ -263,5 +263,5 @@ def test_where_two_active_promos_keep_the_unique_index_from_being_built_lookups_
 
 @pytest.mark.parametrize("query", [{"createdBy": "nobody"}, {"code": {"$gt": ""}}])
 def test_a_plan_that_is_no_lookup_is_noticed(lone: Lone, query: Document) -> None:
-    with pytest.raises(AssertionError, match="explainVersion"):
+    with pytest.raises(AssertionError, match="queryPlanner"):
         lone.assert_lookups([{"find": "promo_codes", "filter": query, "projection": {"code": 1}}])
