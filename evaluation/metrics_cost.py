@@ -42,14 +42,15 @@ def main() -> None:
 
 def _endpoint(observers: int = 0) -> Callable[[], object]:
     # Imported late, here and below: the client chooses between files and memory at its import.
-    from flask import Flask, Response  # noqa: PLC0415
+    from flask import Response  # noqa: PLC0415
     from werkzeug.test import create_environ  # noqa: PLC0415
 
     from promo_service.metrics import Metrics  # noqa: PLC0415
     from promo_service.observe import log_requests, measure_requests  # noqa: PLC0415
     from promo_service.settings import Settings  # noqa: PLC0415
+    from promo_service.web import Service  # noqa: PLC0415
 
-    app = Flask("empty", static_folder=None)
+    app = Service("empty")
     app.add_url_rule("/apply", "promos.apply", lambda: Response(b"{}"), methods=["POST"])
     if observers > 0:
         measure_requests(app, Metrics())

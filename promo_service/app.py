@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
-from flask import Flask, Response, request
+from flask import Response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
@@ -23,6 +22,7 @@ from promo_service.redeem import Redeemer
 from promo_service.settings import Settings
 from promo_service.store import Store
 from promo_service.views import allowed_methods, create_blueprint, json_error
+from promo_service.web import Service
 
 log = logging.getLogger(__name__)
 
@@ -32,20 +32,12 @@ CLAIM_TIMEOUTS = 1.25
 MAX_WAITING = 4096
 
 
-class Service(Flask):
-    """Flask without what this service has no use for and every request would pay for."""
-
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function: none of ours is a coroutine, so there is no need to look."""
-        return func
-
-
 def utc_now() -> datetime:
     """Return the time as the database stores it: naive UTC."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def create_app(settings: Settings, now: Callable[[], datetime] = utc_now) -> Flask:
+def create_app(settings: Settings, now: Callable[[], datetime] = utc_now) -> Service:
     """Build the WSGI application; call it in the process that serves, after the fork."""
     timeout = settings.request_timeout
     metrics = Metrics()
@@ -59,7 +51,7 @@ def create_app(settings: Settings, now: Callable[[], datetime] = utc_now) -> Fla
     redeemer = Redeemer(store, metrics, now, timeout=timeout, lanes=lanes, max_waiting=MAX_WAITING)
     catalog = Catalog(store, now, timeout=timeout, operations=settings.max_pool_size - lanes)
 
-    app = Service(__name__, static_folder=None)
+    app = Service(__name__)
     app.url_map.merge_slashes = False  # it answers with a redirection, which is an HTML page
     app.config["MAX_CONTENT_LENGTH"] = 1024 * 1024
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
@@ -71,7 +63,7 @@ def create_app(settings: Settings, now: Callable[[], datetime] = utc_now) -> Fla
     return app
 
 
-def _answer_errors_as_json(app: Flask, settings: Settings, metrics: Metrics) -> None:
+def _answer_errors_as_json(app: Service, settings: Settings, metrics: Metrics) -> None:
     @app.errorhandler(RequestError)
     def refused(error: RequestError) -> Response:
         if isinstance(error, Unavailable) and request.blueprint == "promos":

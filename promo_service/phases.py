@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 
-@dataclass(slots=True)
-class Phases:
+class Phases(Struct):
     """The seconds that a request waited for the batch that it was in last, and that batch's own.
 
     `queue` is None before there was one. The batch's are read, take, record and replay, as far as

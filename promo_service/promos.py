@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
+
 from promo_service.errors import MalformedPromo
 from promo_service.javascript import read_number, stored_number
 
@@ -71,8 +73,7 @@ class Promo:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(Struct, frozen=True):
     """A recorded use of a promo code by one user; legacy ones have no slot."""
 
     id: Any

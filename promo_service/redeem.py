@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
+from msgspec import Struct
 
 from promo_service.batcher import Batcher, Ticket
 from promo_service.claims import Claim, Seen
@@ -29,8 +29,7 @@ Clock = Callable[[], datetime]
 MAX_BATCH = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Redemption:
+class Redemption(Struct, frozen=True):
     """The amounts that an accepted request is answered with."""
 
     promo_code: str
@@ -44,8 +43,7 @@ class Redemption:
 Answer = Redemption | Rejection
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked(Order):
+class _Asked(Order, frozen=True):
     """An order, with where the time of its request goes."""
 
     phases: Phases
@@ -54,8 +52,7 @@ class _Asked(Order):
 Waiting = Ticket[_Asked, Answer]
 
 
-@dataclass(slots=True)
-class _Wish:
+class _Wish(Struct):
     """A use that one request is granted by the rules, on its way to being taken and recorded."""
 
     ticket: Waiting

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Final
+
+from msgspec import Struct
 
 from promo_service import errors
 from promo_service.errors import Rejection
@@ -25,16 +26,14 @@ class Undecided(Enum):
 WAIT: Final = Undecided.WAIT
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True):
     """One request of a batch; `consume` tells apply from validate."""
 
     request: ApplyRequest
     consume: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """The request may have a use, as its user's use number `slot`, if one is left to take."""
 
     slot: int
@@ -42,8 +41,7 @@ class Grant:
     final_amount: Number
 
 
-@dataclass(frozen=True, slots=True)
-class Replay:
+class Replay(Struct, frozen=True):
     """The request repeats a recorded use, and gets the recorded amounts."""
 
     use: Use

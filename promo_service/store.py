@@ -213,11 +213,15 @@ class Store:
         document = self._codes.find_one_and_update(
             claiming.running(claim.promo_id, now),
             self._claimant.take_left(claim),
-            # The claim just made stands first.
-            projection={"claim": {"$arrayElemAt": ["$claims.inFlight", 0]}},
+            # The claim just made stands first. A command that the driver has to repeat is answered
+            # with the whole document, so the projection must leave everything in its place.
+            projection={"_id": 1, claiming.IN_FLIGHT: {"$slice": 1}},
             return_document=ReturnDocument.AFTER,
         )
-        return [] if document is None else document["claim"]["uses"][: document["claim"]["taken"]]
+        if document is None:
+            return []
+        mine = document["claims"]["inFlight"][0]
+        return list(mine["uses"][: mine["taken"]])
 
     @contextmanager
     def _unsettled(self) -> Iterator[None]:

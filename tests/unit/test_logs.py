@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask, Response
+from flask import Response
 from pymongo.errors import BulkWriteError
 from werkzeug.test import TestResponse
 
@@ -18,6 +18,7 @@ from promo_service.logs import MAX_STACK, JsonFormatter, TextFormatter, request_
 from promo_service.observe import SECONDS_PER_LINE, SlowLog, log_requests, measure_requests
 from promo_service.phases import Phases, phases, timed
 from promo_service.settings import Settings
+from promo_service.web import Service
 
 NASTY = "a\nb\r\n{} \x1b[31m \x00 \u2028 \x85 \ud800 %s"
 URI = "mongodb://db.example:27017"
@@ -147,8 +148,8 @@ def serve(
 ) -> TestResponse:
     """Answer one request that takes so long, with the default settings."""
     times = iter([100.0, *[100 + seconds] * 9])
-    monkeypatch.setattr("promo_service.observe.time.perf_counter", lambda: next(times))
-    app = Flask("test", static_folder=None)
+    monkeypatch.setattr("promo_service.web.time.perf_counter", lambda: next(times))
+    app = Service("test")
     measured: Any = type("Uncounted", (), {"count_request": lambda *_: None})()
     measure_requests(app, measured)
     log_requests(app, Settings(URI))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from flask import Flask, Response
+from flask import Response
 from prometheus_client.parser import text_string_to_metric_families
 from pymongo import monitoring
 from pymongo.monitoring import _EventListeners
@@ -17,6 +17,7 @@ from promo_service.errors import DatabaseUnavailable, Unavailable
 from promo_service.metrics import Metrics, driver
 from promo_service.metrics.on_sale import FORGOTTEN_AFTER, MOST_CODES, REMEMBERED, OnSale
 from promo_service.observe import measure_requests, shed_reason
+from promo_service.web import Service
 
 SERVER = ("127.0.0.1", 27017)
 TOOK = timedelta(milliseconds=3)
@@ -51,7 +52,7 @@ def test_a_request_is_counted_and_timed_by_endpoint_and_outcome() -> None:
 
 
 def test_unknown_paths_share_one_label() -> None:
-    app, metrics = Flask("test", static_folder=None), Metrics()
+    app, metrics = Service("test"), Metrics()
     measure_requests(app, metrics)
     for path in ("/a", "/b", "/c"):
         app.test_client().get(path)
@@ -61,8 +62,8 @@ def test_unknown_paths_share_one_label() -> None:
 
 def test_a_request_is_timed_from_its_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([10.0, 10.3])
-    monkeypatch.setattr("promo_service.observe.time.perf_counter", lambda: next(times))
-    app, metrics = Flask("test", static_folder=None), Metrics()
+    monkeypatch.setattr("promo_service.web.time.perf_counter", lambda: next(times))
+    app, metrics = Service("test"), Metrics()
     measure_requests(app, metrics)
     app.add_url_rule("/", "index", lambda: Response(b""))
     app.test_client().get("/")
@@ -84,7 +85,7 @@ def test_a_503_is_counted_by_its_reason(
 ) -> None:
     error = Unavailable("no")
     error.__cause__ = cause
-    monkeypatch.setattr("promo_service.observe.time.perf_counter", lambda: 5 + seconds)
+    monkeypatch.setattr("promo_service.web.time.perf_counter", lambda: 5 + seconds)
     request: Any = SimpleNamespace(environ={"promo.started": 5.0})
     assert shed_reason(request, error, timeout=2.0) == reason
 

@@ -11,6 +11,7 @@ import pytest
 from bson import ObjectId
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from promo_service import errors
 from promo_service.errors import Rejection
@@ -267,7 +268,7 @@ def apply(number: int, **changes: Any) -> Order:
 
 
 def validate(number: int, **changes: Any) -> Order:
-    return replace(apply(number, **changes), consume=False)
+    return structs.replace(apply(number, **changes), consume=False)
 
 
 GRANT = Grant(slot=0, discount=10, final_amount=90)
@@ -290,7 +291,7 @@ def test_a_refusal_or_a_repetition_does_not_make_its_user_wait() -> None:
     assert decide_batch(promo, {user(1): [recorded]}, orders, NOW) == [
         Replay(recorded, 10, 90),
         errors.ORDER_TYPE_NOT_ELIGIBLE,
-        replace(GRANT, slot=1),
+        structs.replace(GRANT, slot=1),
     ]
 
 
