@@ -213,7 +213,7 @@ MUTANTS = [
         "a use is not recorded on a majority",
         "rolled back",
         "store.py",
-        'majority = WriteConcern("majority")',
+        'majority = WriteConcern("majority", j=True)',
         "majority = WriteConcern(1)",
     ),
 ]
