@@ -125,7 +125,6 @@ class Redeemer:
     def _observe(self, tickets: Sequence[Waiting]) -> dict[str, float]:
         """Measure what a batch begins with; return where its requests look for its phases."""
         self._metrics.batch_size.observe(len(tickets))
-        self._metrics.queue_length.set(self._batcher.waiting)
         now, spent = time.monotonic(), dict[str, float]()
         for ticket in tickets:
             # Its deadline counts from its arrival.

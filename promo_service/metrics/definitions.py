@@ -118,7 +118,6 @@ class Metrics:
             registry=self._registry,
         )
         self.pool_connections = self._pool_gauge("connections", "Connections to MongoDB, open now")
-        self.pool_in_use = self._pool_gauge("in_use", "Connections that a command uses now")
         self.pool_size = self._pool_gauge("size", "Connections that may be used at a time")
         self.pool_most_in_use = self._pool_gauge(
             "most_in_use", "The most connections that one worker has used at a time", "livemax"

@@ -57,9 +57,8 @@ class DriverListener(monitoring.CommandListener, monitoring.ConnectionPoolListen
         self._metrics.pool_connections.set(self._open)
 
     def connection_checked_out(self, _event: monitoring.ConnectionCheckedOutEvent) -> None:
-        """Count a connection as in use."""
+        """Count a connection as in use, and tell when there were never more."""
         self._in_use += 1
-        self._metrics.pool_in_use.set(self._in_use)
         if self._in_use > self._most_in_use:
             self._most_in_use = self._in_use
             self._metrics.pool_most_in_use.set(self._in_use)
@@ -67,7 +66,6 @@ class DriverListener(monitoring.CommandListener, monitoring.ConnectionPoolListen
     def connection_checked_in(self, _event: monitoring.ConnectionCheckedInEvent) -> None:
         """Count a connection as free."""
         self._in_use -= 1
-        self._metrics.pool_in_use.set(self._in_use)
 
     def connection_check_out_failed(self, _event: monitoring.ConnectionCheckOutFailedEvent) -> None:
         """Count a command that got no connection."""

@@ -212,7 +212,6 @@ def test_the_use_of_the_pool_is_known_and_its_peak(
     events.publish_connection_closed(SERVER, 0, "stale")
     events.publish_connection_check_out_failed(SERVER, "timeout", 1.0)
     assert sample(metrics, "promo_pool_connections") == 2
-    assert sample(metrics, "promo_pool_in_use") == 1
     assert sample(metrics, "promo_pool_most_in_use") == 3
     assert sample(metrics, "promo_pool_failures_total") == 1
 
