@@ -28,6 +28,9 @@ PAUSE_SECONDS = 0.005
 # Batches do not take as long as the last one did. Without a margin, half of those who are just let
 # in would be answered too late, and in a lasting overload everybody is just let in.
 MARGIN = 1.25
+# How many times as long as usual a batch may take until another one is started beside it. To the
+# database, two small batches cost nearly twice as much as one large one.
+PATIENCE = 2
 
 
 class Ticket(Generic[I, R]):
@@ -66,6 +69,7 @@ class Ticket(Generic[I, R]):
 class Batcher(Generic[K, I, R]):
     """Runs batches of tickets, at most one at a time for a key and `lanes` in all.
 
+    While batches take as long as usual, one is enough: it takes along what waits, of all keys.
     `handle` gets tickets by key and answers them; those it leaves unanswered go first into the
     next batch of their key, until their deadline. Every ticket is answered on every path.
     """
@@ -86,6 +90,7 @@ class Batcher(Generic[K, I, R]):
         # How long a batch takes of late (exponentially weighted, the newest counts half).
         self._batch_seconds = 0.0
         self._lanes = lanes
+        self._relief = False  # whether another lane is about to be started
 
     def submit(self, key: K, item: I, deadline: float) -> R:
         """Have `item` handled with the next batch of its key and return the answer.
@@ -98,9 +103,19 @@ class Batcher(Generic[K, I, R]):
             raise Unavailable("Too many requests are waiting")
         ticket: Ticket[I, R] = Ticket(item, deadline)
         self._enqueue(key, ticket)
-        if self._free_lanes and self._ready:
+        if self._free_lanes == self._lanes:
             self._lead()
+        elif self.waiting >= self._max_batch:
+            self._start_lane()
+        elif self._free_lanes and not self._relief:
+            self._relief = True
+            gevent.spawn_later(PATIENCE * self._batch_seconds, self._relieve)
         return ticket.wait()
+
+    def _relieve(self) -> None:
+        """Start another lane: those at work take longer than usual, and may hang."""
+        self._relief = False
+        self._start_lane()
 
     def _lead(self) -> None:
         """Run a batch here: where nobody else waits, it takes several turns of the loop less."""
