@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
+from unittest import mock
 
 import gevent
 import pytest
@@ -140,6 +141,7 @@ def staged(monkeypatch: pytest.MonkeyPatch) -> Iterator[StageFactory]:
     stages: list[Stage] = []
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module, "GATHER_SECONDS", 0)
 
     def build(**bounds: int) -> Stage:
         stages.append(Stage(clock, **bounds))
@@ -307,6 +309,21 @@ def test_a_batch_that_answered_nobody_pauses_before_the_next_try(
     stage.next().answer()
     assert pauses.count(module.PAUSE_SECONDS) == 1
     assert values(waiters) == ["answer 1", "answer 2"]
+
+
+def test_after_a_crowd_the_next_batch_waits_for_others_to_arrive(
+    staged: StageFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(gevent, "sleep", pauses.append)
+    stage = staged()
+    monkeypatch.setattr(module, "GATHER_SECONDS", 0.25)
+    stage.submit_together("A", *range(module.CROWD - 1))
+    stage.next().answer()
+    assert pauses == [0]
+    stage.submit_together("B", *range(module.CROWD))
+    stage.next().answer()
+    assert pauses == [0, 0.25]
 
 
 def test_who_is_unanswered_at_the_deadline_is_told_so(staged: StageFactory) -> None:
@@ -614,7 +631,8 @@ def test_whatever_handlers_do_everybody_gets_his_answer(
     batcher: Batcher[str, int, str] = Batcher(
         handle, lanes=lanes, max_batch=max_batch, max_waiting=100
     )
-    assert outcomes(batcher, keys, chance) <= {"answered", "failed"}
+    with mock.patch.object(module, "GATHER_SECONDS", 0):
+        assert outcomes(batcher, keys, chance) <= {"answered", "failed"}
     kept = [batcher._waiting, batcher._ready, batcher._running, batcher.waiting]
     assert not any(kept)
     assert batcher._free_lanes == lanes

@@ -45,6 +45,7 @@ def test_every_command_and_option_of_the_service_that_is_named_is_there(page: Pa
 
 
 def test_the_readme_lists_every_setting_and_no_other() -> None:
-    read = set(VARIABLE.findall(Path(settings.__file__).read_text()))
+    readers = [Path(settings.__file__), ROOT / "gunicorn.conf.py"]
+    read = {name for path in readers for name in VARIABLE.findall(path.read_text())}
     table = (ROOT / "README.md").read_text().partition("## Settings")[2].partition("\n## ")[0]
     assert set(VARIABLE.findall(table)) == read
