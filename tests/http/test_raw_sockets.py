@@ -189,7 +189,7 @@ def test_a_body_over_the_limit_is_refused_and_skipped(service: Service, sent: by
         (order(CHUNKED, body=CHUNKS[:-2] + b"Trailer: x\r\n\r\n") + HEALTH, [400, 200]),
         (order(LENGTH, body=b"") + ORDER + HEALTH, [400, 200]),
         (order(LENGTH, "Expect: 100-continue") + HEALTH, [400, 200]),
-        (order(LENGTH, "Connection: upgrade", "Upgrade: websocket") + HEALTH, [405, 200]),
+        (order(LENGTH, "Connection: upgrade", "Upgrade: websocket") + HEALTH, [400, 200]),
         (http("GET", "/healthz", "Content-Length: 5", body=b"hello") + HEALTH, [200, 200]),
         (order(LENGTH, "Connection: close") + HEALTH, [400]),
         (HEALTH.replace(b"HTTP/1.1", b"HTTP/1.0") + HEALTH, [200]),
