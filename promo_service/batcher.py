@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
+from statistics import median_low
 from typing import Generic, TypeVar
 
 import gevent
@@ -93,8 +94,9 @@ class Batcher(Generic[K, I, R]):
         self._ready: deque[K] = deque()
         self._running: dict[K, float] = {}  # and since when
         self.waiting = 0
-        # How long a batch takes of late (exponentially weighted, the newest counts half).
+        # How long a batch takes of late: the median, as one that hung says nothing of the next.
         self._batch_seconds = 0.0
+        self._last_batches: deque[float] = deque(maxlen=5)
         self._lanes = lanes
         self._relief = False  # whether another lane is about to be started
 
@@ -200,7 +202,8 @@ class Batcher(Generic[K, I, R]):
                 raise
         finally:
             if live:
-                self._batch_seconds += (time.monotonic() - now - self._batch_seconds) / 2
+                self._last_batches.append(time.monotonic() - now)
+                self._batch_seconds = median_low(self._last_batches)
             self._requeue(batch)
 
     def _in_time(

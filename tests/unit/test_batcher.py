@@ -477,10 +477,10 @@ def test_who_leads_and_is_killed_leaves_the_others_to_a_lane(staged: StageFactor
 
 
 def a_slow_batch(stage: Stage) -> None:
-    """Have a batch take 100 seconds."""
+    """Have a batch take 50 seconds."""
     stage.submit("SLOW", 0, seconds=1000)
     batch = stage.next()
-    stage.clock.seconds += 100
+    stage.clock.seconds += 50
     batch.answer()
 
 
@@ -545,6 +545,21 @@ def test_who_is_only_just_in_time_is_refused(staged: StageFactory) -> None:
     assert isinstance(hasty.value, Unavailable)
     (patient,) = stage.submit("A", 3, seconds=126)
     assert not patient.ready()
+
+
+def test_a_batch_that_hung_says_nothing_of_the_next(staged: StageFactory) -> None:
+    stage = staged()
+    for seconds in (1, 1, 50):
+        stage.submit("A", 0, seconds=1000)
+        batch = stage.next()
+        stage.clock.seconds += seconds
+        batch.answer()
+    stage.submit("A", 1)
+    running = stage.next()
+    (hasty,) = stage.submit("A", 2, seconds=10)
+    running.answer()
+    stage.next().answer()
+    assert hasty.value == "answer 2"
 
 
 def test_what_has_run_of_a_batch_need_not_be_waited_for(staged: StageFactory) -> None:
