@@ -34,7 +34,7 @@ MARGIN = 1.25
 # database, two small batches cost nearly twice as much as one large one.
 PATIENCE = 2
 # After a batch of so many, the next one waits a moment for others to arrive. At 2000 requests/s it
-# takes a fifth off the CPU of the database, and off that of the service: nobody waits longer, as
+# takes a fifth off the CPU of the database, and a sixth off the service's: p50 is no worse, as
 # long as CPU is what there is too little of. With fewer requests it would only make them wait.
 CROWD = 4
 GATHER_SECONDS = 0.01
