@@ -53,7 +53,6 @@ def create_app(settings: Settings, now: Callable[[], datetime] = utc_now) -> Ser
 
     app = Service(__name__)
     app.url_map.merge_slashes = False  # it answers with a redirection, which is an HTML page
-    app.config["MAX_CONTENT_LENGTH"] = 1024 * 1024
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.register_blueprint(create_blueprint(settings, redeemer, catalog))
     app.register_blueprint(create_ops_blueprint(settings, catalog, metrics))
