@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 import gevent
 from gevent.event import AsyncResult
 
-from promo_service.errors import Unavailable
+from promo_service.errors import NoAnswer, Unavailable
 
 K = TypeVar("K", bound=Hashable)
 I = TypeVar("I")  # noqa: E741 - the item
@@ -38,6 +38,8 @@ PATIENCE = 2
 # long as CPU is what there is too little of. With fewer requests it would only make them wait.
 CROWD = 4
 GATHER_SECONDS = 0.01
+# A batch that failed after so much of the time that it had was not refused: it got no answer.
+SILENCE_SHARE = 0.5
 
 
 class Ticket(Generic[I, R]):
@@ -99,13 +101,20 @@ class Batcher(Generic[K, I, R]):
         self._last_batches: deque[float] = deque(maxlen=5)
         self._lanes = lanes
         self._relief = False  # whether another lane is about to be started
+        # Whether batches get no answer. Then one at a time finds out whether they do again, and
+        # who comes meanwhile is refused at once (a "circuit breaker").
+        self._silent = False
+        self._last_success = 0.0
 
     def submit(self, key: K, item: I, deadline: float) -> R:
         """Have `item` handled with the next batch of its key and return the answer.
 
         Raises Unavailable at once when so many wait already that the deadline (monotonic seconds)
-        cannot be met, or when it passes, and whatever the handler raised.
+        cannot be met, NoAnswer at once while batches get none, Unavailable when the deadline
+        passes, and whatever the handler raised.
         """
+        if self._silent and self._free_lanes < self._lanes:
+            raise NoAnswer("The database does not answer")
         left = deadline - time.monotonic()
         if self.waiting >= self._max_waiting or self._expected_seconds(key) * MARGIN > left:
             raise Unavailable("Too many requests are waiting")
@@ -190,10 +199,12 @@ class Batcher(Generic[K, I, R]):
         try:
             if live:
                 self._handle(live)
+                self._silent, self._last_success = False, time.monotonic()
                 if not any(t.answered for tickets in live.values() for t in tickets):
                     gevent.sleep(PAUSE_SECONDS)
         except BaseException as error:
             failure = error if isinstance(error, Exception) else Unavailable("Shutting down")
+            self._silent = self._silent or (failure is error and self._was_silence(live, now))
             for tickets in batch.values():
                 for ticket in tickets:
                     if not ticket.answered:
@@ -205,6 +216,12 @@ class Batcher(Generic[K, I, R]):
                 self._last_batches.append(time.monotonic() - now)
                 self._batch_seconds = median_low(self._last_batches)
             self._requeue(batch)
+
+    def _was_silence(self, batch: dict[K, list[Ticket[I, R]]], since: float) -> bool:
+        """Tell whether a batch that failed was given up, and no other has succeeded meanwhile."""
+        had = max(t.deadline for tickets in batch.values() for t in tickets) - since
+        lasted = time.monotonic() - since
+        return lasted >= SILENCE_SHARE * had and self._last_success < since
 
     def _in_time(
         self, batch: dict[K, list[Ticket[I, R]]], now: float

@@ -116,6 +116,10 @@ class Unavailable(RequestError):
     headers = MappingProxyType({"Retry-After": "1"})
 
 
+class NoAnswer(Unavailable):
+    """Raised at once while the database does not answer: nothing has been tried."""
+
+
 class MalformedPromo(PromoServiceError):
     """Raised when a stored promo document cannot be understood; the message names the field."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Request, Response
 
-from promo_service.errors import DatabaseUnavailable, Unavailable
+from promo_service.errors import DatabaseUnavailable, NoAnswer, Unavailable
 from promo_service.logs import REQUEST_ID_HEADER, request_id, shown
 from promo_service.metrics import Metrics
 from promo_service.phases import phases
@@ -51,7 +51,7 @@ def log_requests(app: Service, settings: Settings) -> None:
 
 def shed_reason(request: Request, error: Unavailable, timeout: float) -> str:
     """Tell why a request is answered 503, as the metric names it."""
-    if isinstance(error.__cause__, DatabaseUnavailable):
+    if isinstance(error, NoAnswer) or isinstance(error.__cause__, DatabaseUnavailable):
         return "database"
     # Who cannot be answered in time because of the queue is given up before the deadline.
     return "deadline" if elapsed(request) >= timeout else "queue"

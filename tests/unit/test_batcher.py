@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from promo_service import batcher as module
 from promo_service.batcher import Batcher, Ticket
-from promo_service.errors import Unavailable
+from promo_service.errors import NoAnswer, Unavailable
 
 Tickets = dict[str, list[Ticket[int, str]]]
 StageFactory = Callable[..., "Stage"]
@@ -594,6 +594,75 @@ def test_where_nobody_seems_to_be_in_time_all_are_tried(staged: StageFactory) ->
     stage.clock.seconds += 100
     running.answer()
     assert stage.next().items == {"A": [2, 3]}
+
+
+# --- when batches get no answer
+
+
+def a_silence(stage: Stage) -> None:
+    """Run a batch that is given up at its deadline."""
+    stage.submit("A", 0, seconds=10)
+    batch = stage.next()
+    stage.clock.seconds += 9
+    batch.fail(HandlerError())
+
+
+def test_while_batches_get_no_answer_one_at_a_time_finds_out_and_others_are_refused(
+    staged: StageFactory,
+) -> None:
+    stage = staged()
+    a_silence(stage)
+    (probe,) = stage.submit("A", 1)
+    others = stage.submit("A", 2) + stage.submit("B", 3)
+    assert [type(other.value) for other in others] == [NoAnswer, NoAnswer]
+    stage.next().answer()
+    assert probe.value == "answer 1"
+    waiters = stage.submit("B", 4) + stage.submit("B", 5)
+    stage.next().answer()
+    stage.next().answer()
+    assert values(waiters) == ["answer 4", "answer 5"]
+    assert stage.is_empty()
+
+
+def test_who_waits_already_when_there_is_no_answer_is_tried(staged: StageFactory) -> None:
+    stage = staged()
+    stage.submit("A", 0, seconds=10)
+    batch = stage.next()
+    (waiting,) = stage.submit("A", 1)
+    stage.clock.seconds += 9
+    batch.fail(HandlerError())
+    (other,) = stage.submit("A", 2)
+    assert isinstance(other.value, NoAnswer)
+    stage.next().answer()
+    assert waiting.value == "answer 1"
+
+
+def test_an_error_that_comes_at_once_is_an_answer(staged: StageFactory) -> None:
+    stage = staged()
+    stage.submit("A", 0, seconds=10)
+    batch = stage.next()
+    stage.clock.seconds += 1
+    batch.fail(HandlerError())
+    waiters = stage.submit("A", 1) + stage.submit("A", 2)
+    stage.next().answer()
+    stage.next().answer()
+    assert values(waiters) == ["answer 1", "answer 2"]
+
+
+def test_one_batch_without_an_answer_beside_others_is_no_silence(staged: StageFactory) -> None:
+    stage = staged()
+    stage.submit("A", 0, seconds=10)
+    hanging = stage.next()
+    stage.clock.seconds += 5
+    stage.submit("B", 1)
+    gevent.sleep(0)
+    stage.next().answer()
+    stage.clock.seconds += 4
+    hanging.fail(HandlerError())
+    waiters = stage.submit("A", 2) + stage.submit("A", 3)
+    stage.next().answer()
+    stage.next().answer()
+    assert values(waiters) == ["answer 2", "answer 3"]
 
 
 # --- over time
