@@ -16,7 +16,7 @@ QUICK ?=
 VERSION ?= 4.4
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-deploy test-mongo audit fuzz chaos mutants lint format bench evaluate clean
+.PHONY: help run test test-deploy test-mongo audit fuzz chaos mutants lint format bench flash-sale evaluate clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -36,6 +36,9 @@ test-mongo: $(STAMP) ## run the tests that need MongoDB on another one: make tes
 
 bench: $(STAMP) ## measure the service beside its yardsticks
 	@$(BIN)/python -m evaluation.bench $(if $(SCENARIO),--scenario $(SCENARIO)) $(ARGS)
+
+flash-sale: $(STAMP) ## play locustfile.py's sale, 2000 requests/s, with everything on this machine
+	@$(BIN)/python -m evaluation.shop $(ARGS)
 
 evaluate: $(STAMP) ## show what was wrong before and that it is right now, in a report
 	@$(BIN)/python -m evaluation.evaluate $(if $(QUICK),--quick) $(ARGS)

@@ -1,0 +1,209 @@
+"""The flash sale of locustfile.py, with everything on this machine: `python -m evaluation.shop`.
+
+Starts mongod with the seeded data, the service as in production, and locust; says what was offered
+and served at the peak, and what a request has cost each of the three.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import click
+import psutil
+
+from evaluation import prepared
+from evaluation.dataset import CODES, USES
+from evaluation.processes import ROOT, VARIANTS, Service, ServiceFailed
+from promo_service.embedded import EmbeddedMongod, die_with_parent
+from promo_service.errors import MongodError
+
+OURS = VARIANTS["ours"]
+EXIT_MISSED = 1
+EXIT_CANNOT_RUN = 3
+# The goals: what is served of what is offered, and its 95th percentile.
+LEAST_SHARE = 0.99
+MOST_P95_MS = 100.0
+# From the start of locust to its first request, and from its last one to its end.
+SPARE_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """A line of locust's history: totals so far, and the 95th percentile of the last seconds."""
+
+    at: float
+    requests: int
+    failures: int
+    p95: float
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """What locust saw while it held the peak; rates in requests/s, `p95` in milliseconds."""
+
+    offered: float
+    served: float
+    failures: int
+    p95: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the goals are reached."""
+        enough = self.served >= LEAST_SHARE * self.offered
+        return enough and not self.failures and self.p95 < MOST_P95_MS
+
+    def __str__(self) -> str:
+        share = self.served / self.offered
+        return (
+            f"{self.served:,.0f} requests/s served of {self.offered:,.0f} offered ({share:.1%}), "
+            f"{self.failures} failures, p95 {self.p95:.0f} ms (median of the windows of 10 s)"
+        )
+
+
+def read_history(path: Path) -> list[Second]:
+    """Read the lines of all requests together, one a second."""
+    with path.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["Name"] == "Aggregated"]
+    return [
+        Second(
+            float(row["Timestamp"]),
+            int(row["Total Request Count"]),
+            int(row["Total Failure Count"]),
+            float(row["95%"]) if row["95%"] != "N/A" else 0.0,
+        )
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The load: `ramp` seconds up to `rate` requests/s, `hold` seconds there, and down again."""
+
+    rate: float
+    ramp: float
+    hold: float
+
+    def phase(self, seconds: float) -> int:
+        """Tell how many of its two corners have been passed after so many seconds."""
+        return (seconds >= self.ramp) + (seconds >= self.ramp + self.hold)
+
+
+def judge(history: list[Second], profile: Profile) -> Peak:
+    """Look at the seconds of the peak."""
+    held = [second for second in history if profile.phase(second.at - history[0].at) == 1]
+    first, last = held[0], held[-1]
+    served = (last.requests - first.requests) / (last.at - first.at)
+    failures = history[-1].failures
+    return Peak(profile.rate, served, failures, median(second.p95 for second in held))
+
+
+@contextmanager
+def _locust(url: str, profile: Profile, to: Path) -> Iterator[psutil.Process]:
+    options = {"--peak": profile.rate, "--ramp": profile.ramp, "--hold": profile.hold}
+    command = [sys.executable, "-m", "locust", "--headless", "--only-summary"]
+    command += ["--load", "flash-sale", "--csv", str(to), "--host", url]
+    command += [text for name, value in options.items() for text in (name, str(value))]
+    with _log(to).open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            preexec_fn=die_with_parent(),  # noqa: PLW1509 - it makes one system call
+        )
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _log(to: Path) -> Path:
+    return to.with_suffix(".log")
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def play(
+    mongod: EmbeddedMongod, service: Service, profile: Profile, to: Path
+) -> tuple[Peak, dict[str, float]]:
+    """Play the sale; return its peak, and what a request then cost each party, in us of CPU.
+
+    Raises ServiceFailed when locust does not get as far as the end of the peak.
+    """
+    server = psutil.Process(mongod.members[0].pid)
+    path = to.with_name(f"{to.name}_stats_history.csv")
+    corners: list[tuple[int, dict[str, float]]] = []
+    deadline = time.monotonic() + 2 * profile.ramp + profile.hold + SPARE_SECONDS
+    with _locust(service.url(""), profile, to) as locust:
+        while locust.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+            history = read_history(path) if path.exists() else []
+            since = history[-1].at - history[0].at if history else 0.0
+            if profile.phase(since) > len(corners):
+                spent = {"mongod": _cpu(server), "locust": _cpu(locust)}
+                spent |= {"service": service.cpu_seconds()}
+                corners.append((history[-1].requests, spent))
+            time.sleep(0.1)
+    if len(corners) < 2:
+        raise ServiceFailed(f"locust did not hold the peak: {_log(to).read_text()[-2000:]}")
+    (requests, before), (more, after) = corners
+    us = {name: (after[name] - before[name]) / (more - requests) * 1e6 for name in after}
+    return judge(read_history(path), profile), us
+
+
+@click.command(
+    epilog="Exit codes: 0 the goals are reached, 1 they are not, 2 wrong usage, "
+    "3 something could not be started, or died."
+)
+@click.option("--rate", default=2000.0, show_default=True, help="Requests/s at the peak.")
+@click.option("--ramp", default=15.0, show_default=True, help="Seconds up to it, and down again.")
+@click.option("--hold", default=60.0, show_default=True, help="Seconds at the peak.")
+@click.option("--workers", default=len(os.sched_getaffinity(0)), help="Processes of the service.")
+def main(rate: float, ramp: float, hold: float, workers: int) -> None:
+    """Play the flash sale of locustfile.py, with everything on this machine."""
+    token = secrets.token_hex()
+    os.environ |= {"PROMO_ADMIN_TOKENS": token, "PROMO_LOAD_ADMIN_TOKEN": token}
+    try:
+        with TemporaryDirectory() as folder, _started(workers, Path(folder)) as (mongod, service):
+            peak, us = play(mongod, service, Profile(rate, ramp, hold), Path(folder) / "locust")
+    except (MongodError, ServiceFailed) as error:
+        click.echo(f"shop: {error}", err=True)
+        sys.exit(EXIT_CANNOT_RUN)
+    click.echo(peak)
+    click.echo("CPU a request: " + ", ".join(f"{name} {each:.0f} us" for name, each in us.items()))
+    sys.exit(0 if peak.holds else EXIT_MISSED)
+
+
+@contextmanager
+def _started(workers: int, folder: Path) -> Iterator[tuple[EmbeddedMongod, Service]]:
+    with (
+        prepared.seeded_mongod(CODES, USES, [OURS.database], _say_seeded) as mongod,
+        Service(OURS, mongod.uri, workers, folder / "service.log") as service,
+    ):
+        yield mongod, service
+
+
+def _say_seeded(done: int, total: int) -> None:
+    click.echo(f"\rseeding {done / total:4.0%} of {total:,} documents", nl=done == total, err=True)
+
+
+if __name__ == "__main__":
+    # An exception, so that everything that was started is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    main()

@@ -1,0 +1,45 @@
+"""What is read of locust's history, and how the peak is judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evaluation.shop import Peak, Profile, Second, judge, read_history
+
+HEADER = "Timestamp,User Count,Type,Name,Requests/s,95%,Total Request Count,Total Failure Count\n"
+
+
+def test_only_the_lines_of_all_requests_together_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    path.write_text(
+        HEADER
+        + "100,1,,Aggregated,0.0,N/A,0,0\n"
+        + "101,1,POST,apply hot,9.0,40,9,0\n"
+        + "101,1,,Aggregated,9.0,50,9,1\n"
+    )
+    assert read_history(path) == [Second(100, 0, 0, 0), Second(101, 9, 1, 50)]
+
+
+def history(rate: float, p95: float = 50, failures: int = 0) -> list[Second]:
+    """Return a history of 2 s up, 10 s at a rate and 2 s down."""
+    return [
+        Second(1000 + n, round(rate * max(0, min(n - 1, 11))), failures, p95) for n in range(15)
+    ]
+
+
+def test_the_rate_is_that_of_the_peak_alone() -> None:
+    peak = judge(history(1990), Profile(2000, ramp=2, hold=10))
+    assert peak == Peak(offered=2000, served=1990, failures=0, p95=50)
+    assert peak.holds
+
+
+@pytest.mark.parametrize("seen", [history(1970), history(2000, p95=100), history(2000, failures=1)])
+def test_less_slower_or_failing_is_not_enough(seen: list[Second]) -> None:
+    assert not judge(seen, Profile(2000, ramp=2, hold=10)).holds
+
+
+def test_a_profile_has_two_corners() -> None:
+    profile = Profile(2000, ramp=2, hold=10)
+    assert [profile.phase(seconds) for seconds in (0, 1.9, 2, 11.9, 12, 14)] == [0, 0, 1, 1, 2, 2]
