@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import time
 from contextlib import suppress
 from typing import Any
@@ -20,16 +21,38 @@ PIECES_AT_ONCE = 2
 class Incoming(io.RawIOBase):
     """What a client sends; a request that has begun must be complete within READ_SECONDS."""
 
-    def __init__(self, socket: Any, idle_seconds: float) -> None:
-        self._socket = socket
+    def __init__(self, connection: Any, idle_seconds: float) -> None:
+        self._socket = connection
+        # Its methods never switch to another greenlet, and leave who waits in gevent's alone.
+        self._system_socket = connection._sock  # noqa: SLF001 - there is no other way to it
         self._idle_seconds = idle_seconds
-        socket.settimeout(idle_seconds)
-        self.begin()
+        # Whether nothing of a request is here; whether none is wanted; whether none is taken.
+        self._idle = self._ending = self._ended = False
+        connection.settimeout(idle_seconds)
 
-    def begin(self) -> None:
-        """Expect another request."""
+    def expect(self, reader: io.BufferedReader) -> bool:
+        """Wait for another request; return False when there is none. Raises as readinto does."""
         self._deadline: float | None = None
         self._pieces = 0
+        self._idle = True
+        try:
+            return reader.peek(1) != b""
+        finally:
+            self._idle = False
+
+    def end(self) -> None:
+        """Expect no request but what has arrived by now; one that has begun goes on."""
+        self._ending = True
+        if self._idle and not self._has_arrived():
+            self._ended = True
+            with suppress(OSError):
+                self._system_socket.shutdown(socket.SHUT_RD)  # ends the waiting
+
+    def _has_arrived(self) -> bool:
+        try:
+            return self._system_socket.recv(1, socket.MSG_PEEK) != b""
+        except OSError:  # nothing has, or the client has gone
+            return False
 
     @property
     def begun(self) -> bool:
@@ -44,7 +67,11 @@ class Incoming(io.RawIOBase):
         """Receive a piece; raises TimeoutError when the client is too slow."""
         if self._deadline is not None:
             return self._continue(buffer)
+        if self._idle and self._ending and not self._has_arrived():
+            return 0
         received: int = self._socket.recv_into(buffer)
+        if self._ended:
+            return 0
         self._deadline = time.monotonic() + READ_SECONDS
         return received
 

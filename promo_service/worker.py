@@ -7,12 +7,13 @@ the head of a request is read by http1, strictly, in a quarter of the time.
 from __future__ import annotations
 
 import io
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import unquote
 
 import gevent
-from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler
+from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler, PyWSGIServer
 
 from promo_service import http1
 from promo_service.http1 import RefusedHead
@@ -39,15 +40,16 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
 
     def handle(self) -> None:
         """Serve the connection until either side closes it or it is silent for too long."""
-        with suppress(OSError):  # the client has gone while it was told what was wrong
+        # OSError: the client has gone while it was told what was wrong.
+        with self.server.serving(self._incoming), suppress(OSError):
             super().handle()
 
     def handle_one_request(self) -> tuple[str, bytes] | bool | None:
         """Answer one request; return an answer to send before closing, True to go on, or None."""
-        self._incoming.begin()
         try:
-            if not self._read_head():
+            if not self._incoming.expect(self.rfile):
                 return None
+            self._read_head()
         except RefusedHead as refused:
             return _refusal(refused.status, refused.error, "INVALID_REQUEST")
         except TimeoutError:
@@ -62,11 +64,8 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
         self.handle_one_response()
         return None if self.close_connection or self.wsgi_input.broken else True
 
-    def _read_head(self) -> bool:
-        """Read the head of a request; return False when there is none any more."""
+    def _read_head(self) -> None:
         line = self.rfile.readline(http1.MAX_LINE + 1)
-        if not line:
-            return False
         if not self._incoming.begun:
             # Sent ahead, with an earlier one: without a wait, others would have no turn.
             gevent.sleep(0)
@@ -75,7 +74,6 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
         self._fields = http1.read_fields(self.rfile.readline)
         self.content_length = http1.body_length(self._fields, version)
         self.close_connection = not http1.keeps_alive(self._fields, version)
-        return True
 
     def get_environ(self) -> dict[str, Any]:
         """Return the WSGI environment of the request."""
@@ -132,9 +130,39 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
             self.close_connection = True
 
 
+class Server(PyWSGIServer):  # type: ignore[misc]
+    """Accepts connections; when it is closed, those end on which no request is under way.
+
+    A client that sends another one at that very moment finds its connection closed before any
+    byte of an answer, as whenever the side that is asked closes. It is safe to send again.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._connections: set[Incoming] = set()
+        super().__init__(*arguments, **options)
+
+    @contextmanager
+    def serving(self, connection: Incoming) -> Iterator[None]:
+        """Keep a connection in mind while it is served."""
+        self._connections.add(connection)
+        try:
+            if self.closed:
+                connection.end()
+            yield
+        finally:
+            self._connections.remove(connection)
+
+    def close(self) -> None:
+        """Accept no more connections, and expect no more requests on those that are there."""
+        super().close()
+        for connection in self._connections:
+            connection.end()
+
+
 class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
     """gunicorn's worker class, named in gunicorn.conf.py."""
 
+    server_class = Server
     wsgi_handler = Handler
 
 

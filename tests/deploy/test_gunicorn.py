@@ -13,6 +13,8 @@ import pytest
 
 from tests.support.service import ROOT, Service
 
+TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
+
 StartService = Callable[..., Service]
 
 
@@ -51,11 +53,8 @@ def test_a_service_that_is_stopped_leaves_no_folder_behind(start_service: StartS
     assert not folder.exists()
 
 
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [("WEB_CONCURRENCY", "0"), ("WEB_CONCURRENCY", "257"), ("PORT", "http"), ("PORT", "65536")],
-)
-def test_a_wrong_setting_stops_the_start_with_one_line(setting: str, value: str) -> None:
+def refused(setting: str, value: str) -> list[str]:
+    """Return the lines of a start that a wrong setting stops."""
     started = subprocess.run(
         [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"],
         cwd=ROOT,
@@ -68,6 +67,22 @@ def test_a_wrong_setting_stops_the_start_with_one_line(setting: str, value: str)
         check=False,
     )
     assert started.returncode != 0
-    (line,) = started.stdout.splitlines()
+    return started.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("WEB_CONCURRENCY", "0"), ("WEB_CONCURRENCY", "257"), ("PORT", "http"), ("PORT", "65536")],
+)
+def test_a_wrong_setting_stops_the_start_with_one_line(setting: str, value: str) -> None:
+    (line,) = refused(setting, value)
     assert line.startswith(f"{setting} must be a whole number")
     assert repr(value) in line
+
+
+def test_what_gunicorn_reads_before_its_configuration_stops_the_start_as_documented() -> None:
+    """If this fails because there is one line: take the row out of docs/troubleshooting.md."""
+    *traceback, line = refused("WEB_CONCURRENCY", "zero")
+    assert traceback
+    assert line.startswith("ValueError: invalid literal for int()")
+    assert "ValueError: invalid literal for int()" in TROUBLESHOOTING.read_text()

@@ -300,6 +300,7 @@ def test_a_folder_that_another_mongod_uses_is_one_line(tmp_path: Path) -> None:
         ("PORT", "http"),
         ("PORT", "65536"),
         ("WEB_CONCURRENCY", "0"),
+        ("WEB_CONCURRENCY", "zero"),
         ("MONGODB_URI", "localhost:27017"),
         ("MONGODB_URI", "mongodb://user:p@ss@localhost"),
         ("PROMO_MAX_POOL_SIZE", "many"),

@@ -53,8 +53,21 @@ class Balancer:
 
     def requests(self) -> list[dict[str, Any]]:
         """Return the requests of the access log so far, in the order in which they ended."""
-        lines = self.log.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        lines = self.log.read_text().splitlines(keepends=True)
+        # The last line may be half written.
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
+
+    def requests_to(self, path: str, count: int, timeout: float = 30) -> list[dict[str, Any]]:
+        """Return the requests to a path when `count` of them, all that were sent, are in the log.
+
+        nginx writes a request down after its client has got the answer.
+        """
+        deadline = time.monotonic() + timeout
+        while len(found := [each for each in self.requests() if each["path"] == path]) < count:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{len(found)} of {count} requests to {path} are in the log")
+            time.sleep(0.02)
+        return found
 
     def command(self, *more: str) -> list[str]:
         """Return the command line, with which nginx is nobody special and ends with its parent."""

@@ -10,9 +10,17 @@ from click import Context, Group
 
 from docs import api
 from promo_service import cli, settings
+from promo_service.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+WATCHED = [
+    *sorted((ROOT / "deploy" / "prometheus").glob("*.yaml")),
+    ROOT / "deploy" / "grafana" / "promo.json",
+]
+METRIC = re.compile(r"\b(?:promo|process|python)_[a-z0-9_]+\b")
+# What else begins like a metric: the collections, the package, a part of a path.
+NO_METRICS = {"promo_codes", "promo_usage", "promo_service", "promo_id"}
 VARIABLE = re.compile(r"\b(PROMO_[A-Z_]+|MONGODB_URI)\b")
 
 
@@ -49,3 +57,15 @@ def test_the_readme_lists_every_setting_and_no_other() -> None:
     read = {name for path in readers for name in VARIABLE.findall(path.read_text())}
     table = (ROOT / "README.md").read_text().partition("## Settings")[2].partition("\n## ")[0]
     assert set(VARIABLE.findall(table)) == read
+
+
+def exposed() -> set[str]:
+    """Return the names of all series that a service can expose."""
+    kinds = re.findall(r"^# TYPE (\w+) (\w+)$", Metrics().exposition().decode(), re.MULTILINE)
+    parts = {"histogram": ("", "_bucket", "_sum", "_count")}
+    return {name + part for name, kind in kinds for part in parts.get(kind, ("",))}
+
+
+@pytest.mark.parametrize("path", [*PAGES, *WATCHED], ids=lambda path: path.name)
+def test_every_metric_that_is_named_is_there(path: Path) -> None:
+    assert set(METRIC.findall(path.read_text())) - NO_METRICS - exposed() == set()
