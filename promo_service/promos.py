@@ -89,7 +89,7 @@ class Use(Struct, frozen=True):
         slot = document.get("useSlot")
         return cls(
             id=document["_id"],
-            slot=slot if isinstance(slot, int) else None,
+            slot=int(slot) if isinstance(slot, (int, float)) and math.isfinite(slot) else None,
             order_id=document.get("orderId"),
             idempotency_key=document.get("idempotencyKey"),
             order_amount=_recorded_number(document.get("orderAmount")),

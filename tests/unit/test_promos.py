@@ -141,6 +141,17 @@ def test_a_use_of_the_new_service_is_read_field_by_field() -> None:
     assert Use.from_document(document) == Use(document["_id"], 2, "O", "K", 9.5, 3)
 
 
+@pytest.mark.parametrize("slot", [2, 2.0, Int64(2)])
+def test_a_slot_is_the_same_whatever_number_it_is(slot: float) -> None:
+    # To the unique index they are one: a slot that passed for free could never be recorded.
+    assert Use.from_document(use_document(ObjectId(), useSlot=slot)).slot == 2
+
+
+@pytest.mark.parametrize("slot", [None, "0", nan, inf])
+def test_what_is_no_number_is_no_slot(slot: object) -> None:
+    assert Use.from_document(use_document(ObjectId(), useSlot=slot)).slot is None
+
+
 def test_a_use_of_the_legacy_service_has_neither_slot_nor_key() -> None:
     document = use_document(ObjectId())
     assert Use.from_document(document) == Use(document["_id"], None, None, None, 100, 10)
