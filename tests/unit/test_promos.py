@@ -183,6 +183,14 @@ def test_a_use_without_a_readable_discount_had_none() -> None:
     assert Use.from_document(use_document(ObjectId(), discountApplied="?")).discount == 0
 
 
+@pytest.mark.parametrize("order_amount", [1e308, 1.7976931348623157e308])
+def test_a_discount_beyond_all_doubles_is_read_as_it_was_recorded(order_amount: float) -> None:
+    given = discount(promo(discountType="percentage", discountValue=200), order_amount)
+    assert given == inf
+    use = Use.from_document(use_document(ObjectId(), discountApplied=given))
+    assert use.discount == given
+
+
 # --- arithmetic
 
 
