@@ -113,7 +113,7 @@ def _path(env: Mapping[str, str], name: str, default: str, needs: str = "") -> s
     if needs not in text:
         raise SettingsError(f"{name} must contain {needs}, not {text!r}")
     plain = text.replace(needs, "", 1)
-    if any(c.isspace() or c in "?#<>" for c in plain):
+    if any(c.isspace() or c in "?#%<>" for c in plain):
         raise SettingsError(f"{name} must be a plain URL path, not {text!r}")
     return text
 

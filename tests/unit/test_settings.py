@@ -134,6 +134,7 @@ def test_every_path_is_a_setting() -> None:
         ("PROMO_URL_PREFIX", "api"),
         ("PROMO_URL_PREFIX", "/a b"),
         ("PROMO_URL_PREFIX", "/a?b"),
+        ("PROMO_URL_PREFIX", "/a%20b"),  # what is asked for is compared when it is decoded
         ("PROMO_PATH_APPLY", "apply"),
         ("PROMO_PATH_READ", "/read"),
         ("PROMO_PATH_DEACTIVATE", "/deactivate"),
