@@ -10,9 +10,9 @@ from typing import Any, ParamSpec, TypeVar
 
 import pymongo
 from pymongo import MongoClient
-from pymongo.errors import ConnectionFailure, OperationFailure
+from pymongo.errors import ConfigurationError, ConnectionFailure, OperationFailure
 
-from promo_service.errors import DatabaseUnavailable
+from promo_service.errors import DatabaseUnavailable, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -27,21 +27,25 @@ def connect(uri: str, *, pool_size: int, timeout: float) -> MongoClient[Document
     """Return the process's client: a bounded pool, no wait longer than `timeout` seconds.
 
     Call it after the fork, in the worker. Every limit is set: PyMongo's own defaults are a pool
-    of 100 without a bound on waiting for it, and 30 s to find a server.
+    of 100 without a bound on waiting for it, and 30 s to find a server. Raises SettingsError when
+    the driver cannot read the URI.
     """
     milliseconds = int(timeout * 1000)
-    return MongoClient(
-        uri,
-        appname="promo-service",
-        maxPoolSize=pool_size,
-        minPoolSize=min(2, pool_size),
-        maxConnecting=2,
-        waitQueueTimeoutMS=milliseconds,
-        serverSelectionTimeoutMS=milliseconds,
-        connectTimeoutMS=milliseconds,
-        retryWrites=True,
-        retryReads=True,
-    )
+    try:
+        return MongoClient(
+            uri,
+            appname="promo-service",
+            maxPoolSize=pool_size,
+            minPoolSize=min(2, pool_size),
+            maxConnecting=2,
+            waitQueueTimeoutMS=milliseconds,
+            serverSelectionTimeoutMS=milliseconds,
+            connectTimeoutMS=milliseconds,
+            retryWrites=True,
+            retryReads=True,
+        )
+    except (ConfigurationError, ValueError) as error:  # a port out of range is a ValueError
+        raise SettingsError(f"MONGODB_URI cannot be used: {error}") from error
 
 
 def deadline(seconds: float) -> AbstractContextManager[None]:

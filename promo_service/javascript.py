@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from json.encoder import encode_basestring
-from math import nan
+from math import inf, nan
 from typing import Any, SupportsInt
 from uuid import UUID
 
@@ -30,8 +30,8 @@ _DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)
 _RADIX = re.compile(r"0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+")
 _ISO_DATE = re.compile(
     r"([0-9]{4}|[+-][0-9]{6})(?:-([0-9]{2})(?:-([0-9]{2}))?)?"
-    r"(?:T([0-9]{2}):([0-5][0-9])(?::([0-5][0-9])(?:\.([0-9]+))?)?"
-    r"(?:Z|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))?)?"
+    r"(?:[Tt]([0-9]{2}):([0-5][0-9])(?::([0-5][0-9])(?:\.([0-9]+))?)?"
+    r"(?:[Zz]|([+-])([01][0-9]|2[0-3]):?([0-5][0-9]))?)?"
 )
 
 
@@ -48,6 +48,12 @@ def js_number(x: int | float) -> str:
     if text.endswith(".0"):
         return text[:-2] if x else "0"
     return _respell(text) if "e" in text or "n" in text else text
+
+
+def js_text(x: int | float) -> str:
+    """Write a number as a template string writes it: as JSON, but for those that are not finite."""
+    text = js_number(x)
+    return text if text != "null" else {inf: "Infinity", -inf: "-Infinity"}.get(float(x), "NaN")
 
 
 def _respell(text: str) -> str:
@@ -171,7 +177,7 @@ def _read_radix(text: str) -> float:
 
 
 def read_date(value: str | float) -> datetime:
-    """Read an ECMAScript date string (no zone: UTC) or epoch milliseconds as a naive UTC datetime.
+    """Read an ISO 8601 date string (no zone: UTC) or epoch milliseconds as a naive UTC datetime.
 
     Raises ValueError for anything else and for years outside of 1 to 9999. Unlike V8, which makes
     it 2 March, 30 February is no date.
@@ -187,7 +193,7 @@ def read_date(value: str | float) -> datetime:
 def _read_iso_date(text: str) -> datetime:
     match = _ISO_DATE.fullmatch(text)
     if match is None:
-        raise ValueError("not in the ECMAScript date format")
+        raise ValueError("not in a form of ISO 8601 that JavaScript reads")
     year, month, day, hour, minute, second, fraction, sign, *offset = match.groups()
     date = datetime(int(year), int(month or 1), int(day or 1))
     clock = timedelta(

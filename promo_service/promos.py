@@ -89,11 +89,11 @@ class Use(Struct, frozen=True):
         slot = document.get("useSlot")
         return cls(
             id=document["_id"],
-            slot=slot if isinstance(slot, int) else None,
+            slot=int(slot) if isinstance(slot, (int, float)) and math.isfinite(slot) else None,
             order_id=document.get("orderId"),
             idempotency_key=document.get("idempotencyKey"),
             order_amount=_recorded_number(document.get("orderAmount")),
-            discount=_recorded_number(document.get("discountApplied")) or 0,
+            discount=_recorded_discount(document.get("discountApplied")),
         )
 
 
@@ -165,3 +165,10 @@ def _recorded_number(value: Any) -> Number | None:
     if not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
     return stored_number(float(value))
+
+
+def _recorded_discount(value: Any) -> Number:
+    # The discount on an enormous order is infinite, and is answered as it was.
+    if isinstance(value, float) and not math.isfinite(value):
+        return value
+    return _recorded_number(value) or 0

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from promo_service import errors
 from promo_service.errors import Rejection
-from promo_service.javascript import js_number
+from promo_service.javascript import js_text
 from promo_service.promos import Number, Promo, Use, amount_after, discount
 from promo_service.wire import ApplyRequest
 
@@ -143,7 +143,7 @@ def _lowest_free_slot(uses: Sequence[Use]) -> int:
 
 def _not_eligible(promo: Promo, request: ApplyRequest) -> Rejection | None:
     if request.order_amount < promo.min_order_amount:
-        return errors.minimum_not_met(js_number(promo.min_order_amount))
+        return errors.minimum_not_met(js_text(promo.min_order_amount))
     types = promo.order_types
     if types is not None and "all" not in types and request.order_type not in types:
         return errors.ORDER_TYPE_NOT_ELIGIBLE

@@ -119,7 +119,7 @@ def _uses(
     values = [Promo.from_document(promo) for promo in promos]
     # How often each of its users has used a code, and who was the first: the next ones follow.
     repeats = [rng.randint(1, promo["maxUsesPerUser"]) for promo in promos]
-    customers = max(shares, default=1)
+    customers = max(1, *shares)  # no code may have been used at all
     first = [rng.randrange(customers) for _ in promos]
     recorded = array("l", bytes(8 * len(promos)))
     start, total = now - HISTORY, sum(shares)

@@ -58,6 +58,7 @@ def serve(environ: Mapping[str, str], report: Report) -> None:
     embedded = not environ.get("MONGODB_URI", "").strip()
     port = _whole_number(environ, "PORT", 8000, 65535)
     _whole_number(environ, "WEB_CONCURRENCY", 1, 256)
+    _require_log_format(environ)
     # Everything that can be wrong is found out before anything is started.
     Settings.from_env({**environ, "MONGODB_URI": "mongodb://127.0.0.1/"} if embedded else environ)
     _require_free(port)
@@ -90,6 +91,12 @@ def _whole_number(environ: Mapping[str, str], name: str, default: int, high: int
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= high):
         raise SettingsError(f"{name} must be a whole number from 1 to {high}, not {text!r}")
     return int(text)
+
+
+def _require_log_format(environ: Mapping[str, str]) -> None:
+    text = environ.get("PROMO_LOG_FORMAT", "").strip()
+    if text not in ("", "text", "json"):
+        raise SettingsError(f"PROMO_LOG_FORMAT must be text or json, not {text!r}")
 
 
 def _require_free(port: int) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus
 
 from promo_service.errors import SettingsError
 
@@ -55,7 +55,7 @@ class Settings:
         prefix = _path(env, "PROMO_URL_PREFIX", cls.url_prefix)
         if not prefix:
             raise SettingsError("PROMO_URL_PREFIX must name a path, such as /api/promo-codes")
-        return cls(
+        settings = cls(
             mongodb_uri=uri,
             database=_database(env, uri),
             url_prefix=prefix,
@@ -77,6 +77,14 @@ class Settings:
             ),
             slow_request_ms=_integer(env, "PROMO_SLOW_REQUEST_MS", cls.slow_request_ms, 1, 60_000),
         )
+        _require_distinct(
+            PROMO_PATH_APPLY=settings.path_apply,
+            PROMO_PATH_VALIDATE=settings.path_validate,
+            PROMO_PATH_CREATE=settings.path_create,
+            PROMO_PATH_DEACTIVATE=settings.path_deactivate,
+        )
+        _require_distinct(PROMO_PATH_LIST=settings.path_list, PROMO_PATH_READ=settings.path_read)
+        return settings
 
 
 def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
@@ -104,9 +112,19 @@ def _path(env: Mapping[str, str], name: str, default: str, needs: str = "") -> s
         raise SettingsError(f"{name} must start with /, not {text!r}")
     if needs not in text:
         raise SettingsError(f"{name} must contain {needs}, not {text!r}")
-    if any(c.isspace() or c in "?#" for c in text):
+    plain = text.replace(needs, "", 1)
+    if any(c.isspace() or c in "?#%<>" for c in plain):
         raise SettingsError(f"{name} must be a plain URL path, not {text!r}")
     return text
+
+
+def _require_distinct(**paths: str) -> None:
+    """Refuse two operations of one method on one path: only the first would ever be reached."""
+    names: dict[str, str] = {}
+    for name, path in paths.items():
+        if path in names:
+            raise SettingsError(f"{name} must not be the path of {names[path]}, {path!r}")
+        names[path] = name
 
 
 def _tokens(env: Mapping[str, str]) -> tuple[str, ...]:
@@ -128,8 +146,15 @@ def _networks(env: Mapping[str, str], name: str) -> tuple[IPv4Network | IPv6Netw
 
 
 def _database(env: Mapping[str, str], uri: str) -> str:
-    name = env.get("PROMO_DATABASE", "").strip()
-    name = name or urlsplit(uri).path.lstrip("/") or DEFAULT_DATABASE
+    given = env.get("PROMO_DATABASE", "").strip()
+    # As the driver takes a URI apart.
+    named = unquote_plus(uri.partition("://")[2].partition("?")[0].partition("/")[2])
+    name = given or named or DEFAULT_DATABASE
     if len(name) > 63 or any(c in '/\\. "$*<>:|?\0' for c in name):
-        raise SettingsError(f"PROMO_DATABASE is not a database name: {name!r}")
+        if given:
+            raise SettingsError(f"PROMO_DATABASE is not a database name: {name!r}")
+        # Not repeated: where a password has a slash in it, this is the rest of the password.
+        raise SettingsError(
+            "MONGODB_URI has no database name after its first slash (a slash in a password is %2F)"
+        )
     return name

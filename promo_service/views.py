@@ -10,7 +10,7 @@ from typing import Any
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import MethodNotAllowed, RequestEntityTooLarge, UnsupportedMediaType
 from werkzeug.http import parse_options_header
-from werkzeug.routing import MapAdapter
+from werkzeug.routing import BaseConverter, MapAdapter
 
 from promo_service.catalog import Catalog
 from promo_service.errors import Forbidden, InvalidRequest, NotFound, Rejection, Unauthorized
@@ -39,6 +39,7 @@ _OBJECT_ID = re.compile(r"[0-9a-fA-F]{24}")
 def create_blueprint(settings: Settings, redeemer: Redeemer, catalog: Catalog) -> Blueprint:
     """Return the endpoints of the contract, under the configured prefix and paths."""
     promos = Blueprint("promos", __name__, url_prefix=settings.url_prefix)
+    promos.record(lambda state: state.app.url_map.converters.update(code=_CodeConverter))
     limit_guessing(promos, settings)
 
     @promos.post(settings.path_apply)
@@ -62,7 +63,7 @@ def create_blueprint(settings: Settings, redeemer: Redeemer, catalog: Catalog) -
         first = next(pieces, [])
         return Response(_json_array(first, pieces), content_type=JSON)
 
-    @promos.get(settings.path_read.replace("<code>", "<path:code>"))
+    @promos.get(settings.path_read.replace("<code>", "<code:code>"))
     def read(code: str) -> Response:
         try:
             document = catalog.read(code)
@@ -83,6 +84,14 @@ def create_blueprint(settings: Settings, redeemer: Redeemer, catalog: Catalog) -
         return CompleteResponse(b'{"success":true}', content_type=JSON)
 
     return promos
+
+
+class _CodeConverter(BaseConverter):
+    """The rest of a path, whatever it is: a code may begin with a slash, and hold line feeds."""
+
+    regex = r"(?s:.+)"
+    part_isolating = False
+    weight = 200  # as that of werkzeug's own converter for paths: any other rule goes first
 
 
 def allowed_methods() -> list[str]:

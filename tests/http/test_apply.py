@@ -312,6 +312,14 @@ def test_uses_of_the_legacy_service_count_for_their_user(open_sale: OpenSale) ->
     assert [use.get("useSlot") for use in recorded(sale)] == [None, None, 0]
 
 
+@pytest.mark.parametrize("slot", [0.0, Int64(0)])
+def test_a_slot_of_every_number_type_is_filled(open_sale: OpenSale, slot: float) -> None:
+    sale = open_sale(maxUsesPerUser=3, currentUses=1)
+    sale.add_uses([ME], useSlot=slot)
+    assert [sale.ask(ME).status for _ in range(3)] == [200, 200, 400]
+    assert [use["useSlot"] for use in recorded(sale)] == [0, 1, 2]
+
+
 def test_a_promo_that_cannot_be_understood_is_invalid_counted_and_harms_no_other(
     service: Service, open_sale: OpenSale
 ) -> None:

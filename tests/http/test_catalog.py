@@ -231,12 +231,16 @@ def test_a_code_that_is_not_there_is_not_found(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a/b", "50% off", "été ☀", "?x=1&y#z", 'quo"te\\', "..", "apply ", "\x00\x1f", "%41"]
+    "name",
+    [
+        *("a/b", "50% off", "été ☀", "?x=1&y#z", 'quo"te\\', "..", "apply ", "\x00\x1f", "%41"),
+        *("/", "//", "\n", "a\r\n\r\nb", "\u2028"),
+    ],
 )
 def test_a_code_of_any_characters_can_be_read(service: Service, name: str) -> None:
-    code = f"{unique_code('X')}{name}"
-    assert create(service, code=code).status == 201
-    assert read(service, code).json["code"] == code
+    for code in (f"{unique_code('X')}{name}", f"{name}{unique_code('X')}"):
+        assert create(service, code=code).status == 201
+        assert read(service, code).json["code"] == code
 
 
 def test_a_code_named_as_an_operation_can_be_read(service: Service) -> None:

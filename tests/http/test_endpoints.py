@@ -59,7 +59,6 @@ def assert_refused(answer: Response, status: int, code: str) -> None:
         ("POST", "/api/promo-code/apply"),
         ("GET", f"{PREFIX}/"),
         ("GET", f"{PREFIX}//apply"),
-        ("POST", f"{PREFIX}//apply"),
         ("POST", f"{PREFIX}/"),
         ("GET", "/api//promo-codes"),
         ("GET", f"{PREFIX}/%FF%FE"),
@@ -81,6 +80,7 @@ def test_an_unknown_path_is_not_found(service: Service, method: str, path: str) 
         ("DELETE", PREFIX, "POST"),
         ("DELETE", f"{PREFIX}/CODE", "GET"),
         ("POST", f"{PREFIX}/CODE", "GET"),
+        ("POST", f"{PREFIX}//apply", "GET"),  # the path of a code that begins with a slash
         ("BREW", f"{PREFIX}/CODE", "GET"),
         *[("POST", path, "GET") for path in ("/healthz", "/readyz", "/metrics", "/openapi.json")],
     ],

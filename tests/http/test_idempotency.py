@@ -110,6 +110,16 @@ def test_the_recorded_amounts_are_answered_not_todays(open_sale: OpenSale, name:
 
 
 @named
+def test_amounts_beyond_all_doubles_are_answered_as_they_were(
+    open_sale: OpenSale, name: Document
+) -> None:
+    sale = open_sale(discountValue=200)
+    first = sale.ask(ME, orderAmount=1e308, **name)
+    assert first.json["discountAmount"] is first.json["finalAmount"] is None
+    assert_replayed(first, sale.ask(ME, orderAmount=1e308, **name))
+
+
+@named
 def test_another_amount_is_a_conflict(open_sale: OpenSale, name: Document) -> None:
     sale = open_sale(maxUsesPerUser=5)
     sale.ask(ME, **name)

@@ -304,6 +304,7 @@ def test_a_folder_that_another_mongod_uses_is_one_line(tmp_path: Path) -> None:
         ("MONGODB_URI", "localhost:27017"),
         ("MONGODB_URI", "mongodb://user:p@ss@localhost"),
         ("PROMO_MAX_POOL_SIZE", "many"),
+        ("PROMO_LOG_FORMAT", "xml"),
         ("PROMO_URL_PREFIX", "promo"),
         ("PROMO_TRUST_UPSTREAM_AUTH", "perhaps"),
     ],

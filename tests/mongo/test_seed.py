@@ -45,6 +45,14 @@ def test_it_makes_as_many_as_it_was_asked_for(database: Database[Document]) -> N
     assert [len(documents) for documents in contents(database)] == [CODES, USES]
 
 
+@pytest.mark.parametrize(("codes", "uses"), [(1, 0), (5, 0), (1, 1), (5, 3)])
+def test_there_may_be_few_codes_and_no_uses(
+    database: Database[Document], codes: int, uses: int
+) -> None:
+    seed(database, codes, uses, lambda _: None, now=NOW)
+    assert [len(documents) for documents in contents(database)] == [codes, uses]
+
+
 @pytest.mark.parametrize("migrated", [False, True])
 def test_no_limit_is_broken(database: Database[Document], migrated: bool) -> None:
     fill(database, migrated=migrated)

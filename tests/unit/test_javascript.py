@@ -20,6 +20,7 @@ from promo_service.javascript import (
     js_date,
     js_number,
     js_string,
+    js_text,
     read_date,
     read_number,
     stored_number,
@@ -76,6 +77,14 @@ patient = settings(deadline=None)
 )
 def test_number_is_written_as_by_node(number: float, text: str) -> None:
     assert js_number(number) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(10.0, "10"), (1e21, "1e+21"), (inf, "Infinity"), (-inf, "-Infinity"), (nan, "NaN")],
+)
+def test_number_in_a_text_is_written_as_by_node(number: float, text: str) -> None:
+    assert js_text(number) == text
 
 
 @patient
@@ -327,6 +336,9 @@ def test_long_string_of_digits_is_read_in_time_proportional_to_its_length() -> N
         ("2026-03-04T05:06:07.9999999Z", "2026-03-04T05:06:07.999Z"),
         ("2026-03-04T05:06:07+05:30", "2026-03-03T23:36:07.000Z"),
         ("2026-03-04T05:06:07.123-23:59", "2026-03-05T05:05:07.123Z"),
+        ("2026-03-04T05:06:07+0530", "2026-03-03T23:36:07.000Z"),
+        ("2026-03-04T05:06-0100", "2026-03-04T06:06:00.000Z"),
+        ("2026-03-04t05:06:07z", "2026-03-04T05:06:07.000Z"),
         ("2026T05:06Z", "2026-01-01T05:06:00.000Z"),
         ("2026-03T05:06Z", "2026-03-01T05:06:00.000Z"),
         ("2026-12-31T24:00Z", "2027-01-01T00:00:00.000Z"),
@@ -363,7 +375,9 @@ def test_epoch_milliseconds_are_cut_off_to_a_whole_number(
         "2026-01-32", "2026-02-29", "2026-02-30", "2026-01-01Z", "2026-01-01 10:00",
         "2026-01-01T10Z", "2026-01-01T10:60Z", "2026-01-01T25:00Z", "2026-01-01T24:00:01Z",
         "2026-01-01T10:00:60Z", "2026-01-01T10:00:00.Z", "2026-01-01T10:00+24:00",
-        "2026-01-01T10:00+05:60", "2026-01-01\n", "\uff12\uff10\uff12\uff16", "0000-12-31",
+        "2026-01-01T10:00+05:60", "2026-01-01T10:00+0560", "2026-01-01T10:00+2400",
+        "2026-01-01T10:00+05", "2026-01-01T10:00:00,5Z",
+        "2026-01-01\n", "\uff12\uff10\uff12\uff16", "0000-12-31",
         "-000001-01-01", "-000000-01-01", "+010000-01-01", "0001-01-01T00:00+00:01",
         "9999-12-31T24:00Z", -62135596800001.0, 253402300800000.0, 1e300, inf, -inf, nan,
     ],

@@ -141,6 +141,17 @@ def test_a_use_of_the_new_service_is_read_field_by_field() -> None:
     assert Use.from_document(document) == Use(document["_id"], 2, "O", "K", 9.5, 3)
 
 
+@pytest.mark.parametrize("slot", [2, 2.0, Int64(2)])
+def test_a_slot_is_the_same_whatever_number_it_is(slot: float) -> None:
+    # To the unique index they are one: a slot that passed for free could never be recorded.
+    assert Use.from_document(use_document(ObjectId(), useSlot=slot)).slot == 2
+
+
+@pytest.mark.parametrize("slot", [None, "0", nan, inf])
+def test_what_is_no_number_is_no_slot(slot: object) -> None:
+    assert Use.from_document(use_document(ObjectId(), useSlot=slot)).slot is None
+
+
 def test_a_use_of_the_legacy_service_has_neither_slot_nor_key() -> None:
     document = use_document(ObjectId())
     assert Use.from_document(document) == Use(document["_id"], None, None, None, 100, 10)
@@ -170,6 +181,14 @@ def test_a_recorded_amount_may_be_a_numeric_string(recorded: object, amount: obj
 
 def test_a_use_without_a_readable_discount_had_none() -> None:
     assert Use.from_document(use_document(ObjectId(), discountApplied="?")).discount == 0
+
+
+@pytest.mark.parametrize("order_amount", [1e308, 1.7976931348623157e308])
+def test_a_discount_beyond_all_doubles_is_read_as_it_was_recorded(order_amount: float) -> None:
+    given = discount(promo(discountType="percentage", discountValue=200), order_amount)
+    assert given == inf
+    use = Use.from_document(use_document(ObjectId(), discountApplied=given))
+    assert use.discount == given
 
 
 # --- arithmetic

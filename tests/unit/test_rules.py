@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import combinations
+from math import inf
 from typing import Any
 
 import pytest
@@ -146,6 +147,7 @@ def test_a_limit_that_is_just_met_or_missing_refuses_nobody(changes: dict[str, A
         ({"merchants": [1]}, {"merchant_id": "1"}, errors.MERCHANT_NOT_ELIGIBLE),
         ({"min_order_amount": 1e21}, {}, errors.minimum_not_met("1e+21")),
         ({"min_order_amount": 50.0}, {"order_amount": 49.99}, errors.minimum_not_met("50")),
+        ({"min_order_amount": inf}, {}, errors.minimum_not_met("Infinity")),
     ],
 )
 def test_eligibility_is_exact(

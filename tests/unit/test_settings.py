@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from promo_service.cli import main
 from promo_service.embedded import free_port
 from promo_service.errors import SettingsError
 from promo_service.settings import Settings
@@ -66,6 +68,8 @@ def test_the_process_environment_is_read_when_none_is_given(
         ("mongodb://a:1,b:2/shop?replicaSet=rs", "", "shop"),
         ("mongodb+srv://user:secret@host/shop", "", "shop"),
         ("mongodb://host/shop", "sale", "sale"),
+        ("mongodb://user:a#b@host/shop", "", "shop"),
+        ("mongodb://user:a%2Fb@host/sh%6Fp?authSource=a/b", "", "shop"),
     ],
 )
 def test_the_database_is_named_by_its_setting_else_by_the_uri(
@@ -130,9 +134,20 @@ def test_every_path_is_a_setting() -> None:
         ("PROMO_URL_PREFIX", "api"),
         ("PROMO_URL_PREFIX", "/a b"),
         ("PROMO_URL_PREFIX", "/a?b"),
+        ("PROMO_URL_PREFIX", "/a%20b"),  # what is asked for is compared when it is decoded
         ("PROMO_PATH_APPLY", "apply"),
         ("PROMO_PATH_READ", "/read"),
         ("PROMO_PATH_DEACTIVATE", "/deactivate"),
+        ("PROMO_URL_PREFIX", "/<shop>"),
+        ("PROMO_PATH_APPLY", "/apply/<promo_id>"),
+        ("PROMO_PATH_APPLY", "/<apply"),
+        ("PROMO_PATH_LIST", "/<code>"),
+        ("PROMO_PATH_READ", "/<code>/<code>"),
+        ("PROMO_PATH_READ", "/<int:code>"),
+        ("PROMO_PATH_DEACTIVATE", "/<code>/<promo_id>"),
+        ("PROMO_PATH_VALIDATE", "/apply"),
+        ("PROMO_PATH_VALIDATE", "/apply/"),
+        ("PROMO_PATH_CREATE", "/validate"),
         ("PROMO_TRUST_UPSTREAM_AUTH", "perhaps"),
         ("PROMO_MAX_FAILED_ATTEMPTS", "-1"),
         ("PROMO_MAX_FAILED_ATTEMPTS", "many"),
@@ -155,6 +170,15 @@ def test_a_wrong_setting_is_refused_in_one_line_that_names_it(name: str, text: s
     with pytest.raises(SettingsError, match=f"^{name} ") as refused:
         settings(**{name: text})
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "uri", ["mongodb://user:se/cret@host/shop", "mongodb://host/a.b", "mongodb://host/a b"]
+)
+def test_what_is_no_database_in_the_uri_is_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(SettingsError, match=r"^MONGODB_URI has no database name ") as refused:
+        settings(MONGODB_URI=uri)
+    assert "cret" not in str(refused.value)
 
 
 def test_a_wrong_token_is_not_repeated() -> None:
@@ -192,10 +216,41 @@ def test_a_wrong_number_of_workers_stops_gunicorn_with_one_line(text: str) -> No
     assert ended.stderr == f"WEB_CONCURRENCY must be a whole number from 1 to 256, not {text!r}\n"
 
 
-def test_a_wrong_setting_of_the_service_stops_gunicorn_and_its_workers() -> None:
-    ended = start_gunicorn(
-        WEB_CONCURRENCY="1", PORT=str(free_port()), PROMO_MAX_POOL_SIZE="x", MONGODB_URI=URI
-    )
+WRONG = [
+    (
+        {"PROMO_MAX_POOL_SIZE": "x", "MONGODB_URI": URI},
+        "PROMO_MAX_POOL_SIZE must be a whole number from 2 to 100, not 'x'",
+    ),
+    # What only the driver finds out.
+    (
+        {"MONGODB_URI": "mongodb://host:99999/"},
+        "MONGODB_URI cannot be used: Port must be an integer between 0 and 65535",
+    ),
+    (
+        {"MONGODB_URI": "mongodb://[::1/"},
+        (
+            "MONGODB_URI cannot be used: an IPv6 address literal must be enclosed in '[' and ']' "
+            "according to RFC 2732."
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("environ", "line"), WRONG)
+def test_a_wrong_setting_of_the_service_stops_gunicorn_and_its_workers(
+    environ: dict[str, str], line: str
+) -> None:
+    ended = start_gunicorn(WEB_CONCURRENCY="1", PORT=str(free_port()), **environ)
     ours = [line for line in ended.stderr.splitlines() if not line.startswith("[")]
-    assert ours == ["PROMO_MAX_POOL_SIZE must be a whole number from 2 to 100, not 'x'"]
+    assert ours == [line]
     assert ended.returncode == 4
+
+
+@pytest.mark.parametrize("command", ["run", "migrate", "reconcile", "seed"])
+@pytest.mark.parametrize(("environ", "line"), WRONG)
+def test_a_wrong_setting_stops_every_command_with_one_line(
+    command: str, environ: dict[str, str], line: str
+) -> None:
+    ours = {name: None for name in os.environ if name.startswith(("PROMO_", "MONGODB_"))}
+    ended = CliRunner().invoke(main, [command], env={**ours, "PORT": str(free_port()), **environ})
+    assert (ended.exit_code, ended.output) == (2, f"Error: {line}\n")
