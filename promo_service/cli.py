@@ -15,6 +15,7 @@ from pymongo.errors import ConfigurationError, InvalidURI, PyMongoError
 from promo_service import reconcile as reconciliation
 from promo_service.database import connect
 from promo_service.errors import PromoServiceError, SettingsError
+from promo_service.metrics import ReconcileMetrics
 from promo_service.migrations import migrate as bring_up_to_date
 from promo_service.seed import seed as fill
 from promo_service.serve import serve
@@ -105,14 +106,26 @@ def migrate(dry_run: bool, max_rate: int | None) -> None:
     metavar="SECONDS",
     help="Longer than any request can live; by default many times its deadline, at least 30 s.",
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="With --every: answer Prometheus here, with what was found and when.",
+)
 def reconcile(
-    dry_run: bool, codes: tuple[str, ...], every: float | None, wait: float | None
+    dry_run: bool,
+    codes: tuple[str, ...],
+    every: float | None,
+    wait: float | None,
+    metrics_port: int | None,
 ) -> None:
     """Give back uses that were taken and never recorded.
 
     A process that dies between taking a use and recording it leaves the use taken. It is given
     back once nobody can be in between; safe beside live traffic and a second reconcile.
     """
+    if metrics_port and (dry_run or not every):
+        raise click.UsageError("--metrics-port: with --every, and not with --dry-run")
     with _client() as (client, settings):
         timeout = settings.request_timeout
         if wait is not None and wait < 2 * timeout:
@@ -126,8 +139,14 @@ def reconcile(
         if not every:
             click.echo(str(reconciliation.run_once(store, **options)))
             return
+        metrics = ReconcileMetrics()
+        if metrics_port:
+            try:
+                metrics.serve(metrics_port)
+            except OSError as error:
+                raise click.ClickException(f"port {metrics_port}: {error.strerror}") from error
         with suppress(KeyboardInterrupt):
-            reconciliation.run(store, every=every, report=click.echo, **options)
+            reconciliation.run(store, every=every, report=click.echo, metrics=metrics, **options)
 
 
 @main.command()

@@ -28,6 +28,7 @@ from typing import NoReturn
 from bson import ObjectId
 
 from promo_service.errors import DatabaseUnavailable
+from promo_service.metrics import ReconcileMetrics
 from promo_service.store import Store, Taken
 
 # The network can hold a command back: many lifetimes of a request, and never less than half a
@@ -104,6 +105,7 @@ def run(
     every: float,
     wait_seconds: float,
     report: Callable[[str], None],
+    metrics: ReconcileMetrics,
     codes: Sequence[str] = (),
     dry_run: bool = False,
     sleep: Callable[[float], None] = time.sleep,
@@ -116,7 +118,14 @@ def run(
                 store, wait_seconds=wait_seconds, codes=codes, dry_run=dry_run, sleep=sleep
             )
             report(str(counts))
+            metrics.succeeded(
+                codes=counts.codes,
+                suspected=counts.suspected,
+                given_back=counts.uses_given_back,
+                added=counts.uses_added,
+            )
         except DatabaseUnavailable as error:
+            metrics.failed()
             report(f"the database is not available: {error}")
         sleep(max(0.0, every - (time.monotonic() - started)))
 

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from promo_service.metrics.definitions import Metrics
+from promo_service.metrics.reconciling import ReconcileMetrics
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "ReconcileMetrics"]

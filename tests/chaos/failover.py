@@ -22,7 +22,7 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from tests.chaos.page import fill, table
-from tests.chaos.run import REQUEST_SECONDS, Stage, stage
+from tests.chaos.run import Stage, stage
 from tests.support import unique_code
 from tests.support.crowd import Crowd, settle
 from tests.support.documents import promo_document, user
@@ -51,6 +51,7 @@ class BareWriter:
     """Inserts on a majority, one document after the other, with the deadline of a request."""
 
     uri: str
+    request_seconds: float
     # Start and end of each insert that succeeded.
     done: list[tuple[float, float]] = field(default_factory=list)
 
@@ -77,7 +78,7 @@ class BareWriter:
         with MongoClient[Document](self.uri, w="majority") as client:
             while not self._over.is_set():
                 start = time.time()
-                with suppress(PyMongoError), pymongo.timeout(REQUEST_SECONDS):
+                with suppress(PyMongoError), pymongo.timeout(self.request_seconds):
                     client["bare"]["writes"].insert_one({"at": start})
                     self.done.append((start, time.time()))
 
@@ -90,6 +91,7 @@ class Round:
     """
 
     fault: str
+    request_seconds: float
     service_seconds: float
     bare_seconds: float
     refused: list[float]
@@ -113,9 +115,9 @@ class Round:
 
     def violations(self) -> Iterator[str]:
         """Yield what was promised and not kept, other than how long the outage may be."""
-        if self.longest > LONGEST * REQUEST_SECONDS:
-            yield f"{self.fault}: a request took {self.longest:.2f} s of {REQUEST_SECONDS:g} s"
-        if self.refused and statistics.median(self.refused) > AT_ONCE * REQUEST_SECONDS:
+        if self.longest > LONGEST * self.request_seconds:
+            yield f"{self.fault}: a request took {self.longest:.2f} s of {self.request_seconds:g} s"
+        if self.refused and statistics.median(self.refused) > AT_ONCE * self.request_seconds:
             waited = statistics.median(self.refused)
             yield f"{self.fault}: without a primary, requests waited {waited:.2f} s (median)"
         if self.recovered < self.services:
@@ -129,7 +131,7 @@ def measure(on: Stage, fault: str, out_seconds: float = OUT_SECONDS) -> Round:
     orders = _orders(promo["code"])
     workers = [service.worker_pids() for service in on.services]
     with (
-        BareWriter(on.servers.uri) as bare,
+        BareWriter(on.servers.uri, on.request_seconds) as bare,
         Crowd(on.ports, orders, CLIENTS, seed=0, repeats=1) as crowd,
         ExitStack() as healed,
     ):
@@ -148,9 +150,10 @@ def measure(on: Stage, fault: str, out_seconds: float = OUT_SECONDS) -> Round:
     ]
     return Round(
         fault,
+        on.request_seconds,
         back - taken_away,
         _outage(bare.done, taken_away),
-        [a.end - a.start for a in _refused(crowd.attempts, taken_away, back)],
+        [a.end - a.start for a in _refused(crowd.attempts, taken_away + on.request_seconds, back)],
         max(a.end - a.start for a in crowd.attempts),
         sum(serving),
         len(serving),
@@ -168,8 +171,7 @@ def _outage(done: Sequence[tuple[float, float]], since: float) -> float:
 
 def _refused(attempts: Iterable[Attempt], since: float, until: float) -> Iterator[Attempt]:
     unknown = (a for a in attempts if a.outcome is Outcome.UNKNOWN)
-    # What was under way when the primary went could not know yet.
-    return (a for a in unknown if since + REQUEST_SECONDS < a.start and a.end < until)
+    return (a for a in unknown if since < a.start and a.end < until)
 
 
 def _orders(code: str) -> Iterator[Order]:

@@ -53,6 +53,7 @@ class Stage:
     servers: ReplicaSet
     services: Sequence[Service]
     database: Database[Document]
+    request_seconds: float
 
     @property
     def ports(self) -> list[int]:
@@ -61,9 +62,9 @@ class Stage:
 
 
 @contextmanager
-def stage() -> Iterator[Stage]:
-    """Start everything that schedules are played on."""
-    environ = {"PROMO_REQUEST_TIMEOUT_MS": str(int(REQUEST_SECONDS * 1000))}
+def stage(request_seconds: float = REQUEST_SECONDS) -> Iterator[Stage]:
+    """Start everything that schedules are played on; requests have this deadline."""
+    environ = {"PROMO_REQUEST_TIMEOUT_MS": str(int(request_seconds * 1000))}
     with (
         TemporaryDirectory(prefix="promo-chaos-") as folder,
         replica_set() as servers,
@@ -82,7 +83,7 @@ def stage() -> Iterator[Stage]:
                 service.start()
             for service in services:
                 service.wait_until_healthy()
-            yield Stage(servers, services, database)
+            yield Stage(servers, services, database, request_seconds)
         finally:
             for service in services:
                 service.stop()

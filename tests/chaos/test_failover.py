@@ -5,25 +5,27 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.failover import Round, judge, measure, summary
-from tests.chaos.run import REQUEST_SECONDS, stage
+from tests.chaos.run import stage
 
-# Some deadlines long: an election takes longer where a primary is frozen.
-OUT_SECONDS = 3 * REQUEST_SECONDS
+# A tenth of it is what a machine may take that does other work too.
+REQUEST_SECONDS = 4.0
+# With a frozen primary the election takes longer.
+OUT_SECONDS = 2.5 * REQUEST_SECONDS
 
 
 @pytest.mark.timeout(300)
 def test_requests_keep_their_deadline_and_are_refused_at_once_without_a_primary() -> None:
-    with stage() as on:
-        rounds = [measure(on, f"primary {how}", OUT_SECONDS) for how in ("frozen", "killed")]
+    with stage(REQUEST_SECONDS) as on:
+        frozen = measure(on, "primary frozen", OUT_SECONDS)
+        killed = measure(on, "primary killed", REQUEST_SECONDS)
 
-    assert [violation for each in rounds for violation in each.violations()] == []
-    # A frozen one is there for longer than a deadline, so that some were refused.
-    assert len(rounds[0].refused) > 0
+    assert [*frozen.violations(), *killed.violations()] == []
+    assert len(frozen.refused) > 0
 
 
 def a_round(ratio: float = 1.0, waited: float = 0.01, longest: float = 1.0, up: int = 2) -> Round:
     """Return a failover in which the bare writer was out for 3 s."""
-    return Round("primary killed", 3 * ratio, 3.0, [waited] * 3, longest, up, 2)
+    return Round("primary killed", 2.0, 3 * ratio, 3.0, [waited] * 3, longest, up, 2)
 
 
 def test_what_is_promised_is_judged() -> None:

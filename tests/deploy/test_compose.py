@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,24 @@ def test_nginx_names_the_instances_which_believe_its_address(
     address = services["nginx"]["networks"]["service"]["ipv4_address"]
     for server in servers:
         assert services[server]["environment"]["PROMO_TRUSTED_PROXIES"] == address
+
+
+def test_prometheus_asks_the_instances_and_reconcile_where_they_answer(
+    services: dict[str, Document],
+) -> None:
+    configuration = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
+    asked = {
+        job["job_name"]: [t for group in job["static_configs"] for t in group["targets"]]
+        for job in configuration["scrape_configs"]
+    }
+    _, _, port = " ".join(services["reconcile"]["command"]).partition("--metrics-port ")
+    assert asked == {
+        "promo": ["promo-1:8000", "promo-2:8000"],
+        "promo-reconcile": [f"reconcile:{port}"],
+    }
+    for target in chain(*asked.values()):
+        shared = {*services[target.partition(":")[0]]["networks"]}
+        assert shared & {*services["prometheus"]["networks"]}
 
 
 def test_only_what_people_use_can_be_reached_and_only_from_here(

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ import yaml
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from promo_service.embedded import die_with_parent, free_port
+from promo_service.embedded import EmbeddedMongod, die_with_parent, free_port
 from tests.conftest import StartService
+from tests.support import unique_code
 from tests.support.client import get, post
-from tests.support.documents import user
+from tests.support.documents import promo_document, user
 from tests.support.faults import failing
+from tests.support.reconciling import ReconcileProcess
 from tests.support.sale import Sale
 from tests.support.service import ROOT, Service
 
@@ -64,7 +66,7 @@ def promtool(*arguments: object) -> None:
 
 
 class Prometheus:
-    """A server that asks one service every second, with our rules."""
+    """A server that asks one service and reconcile every second, with our rules."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -82,13 +84,13 @@ class Prometheus:
 
 
 @contextmanager
-def running_prometheus(service: Service, folder: Path) -> Iterator[Prometheus]:
-    """Run Prometheus with our configuration, except whom it asks and how often."""
+def running_prometheus(ports: Mapping[str, int], folder: Path) -> Iterator[Prometheus]:
+    """Run Prometheus with our configuration, except whom it asks, by job, and how often."""
     configuration = yaml.safe_load((CONFIGURATION / "prometheus.yaml").read_text())
     configuration["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     configuration["rule_files"] = [str(CONFIGURATION / "alerts.yaml")]
-    (job,) = configuration["scrape_configs"]
-    job["static_configs"] = [{"targets": [f"127.0.0.1:{service.port}"]}]
+    for job in configuration["scrape_configs"]:
+        job["static_configs"] = [{"targets": [f"127.0.0.1:{ports[job['job_name']]}"]}]
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
     address = f"127.0.0.1:{free_port()}"
     with (folder / "log").open("wb") as log:
@@ -144,17 +146,27 @@ def shop(
 def prometheus(
     shop: tuple[Service, Sale, Sale],
     client: MongoClient[Document],
+    mongod: EmbeddedMongod,
+    service_database: Database[Document],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Prometheus]:
-    """Provide a Prometheus that has seen the service under a little load."""
-    service = shop[0]
-    with running_prometheus(service, tmp_path_factory.mktemp("prometheus")) as prometheus:
+    """Provide a Prometheus that has seen the service under a little load, and reconcile run."""
+    service, folder = shop[0], tmp_path_factory.mktemp("prometheus")
+    with (
+        ReconcileProcess(mongod.uri, service_database.name, folder / "reconcile.log") as reconcile,
+        running_prometheus(
+            {"promo": service.port, "promo-reconcile": reconcile.port}, folder
+        ) as prometheus,
+    ):
         deadline = time.monotonic() + 90
         users = iter(range(1_000_000))
         while True:
             play(shop, client, users)
-            seen = prometheus.query("min(count_over_time(promo_database_failures_total[1m]))")
-            if min(seen.values(), default=0) >= SCRAPES:
+            seen = [
+                min(prometheus.query(f"min(count_over_time({name}[1m]))").values(), default=0)
+                for name in ("promo_database_failures_total", "promo_reconcile_runs_total")
+            ]
+            if min(seen) >= SCRAPES:
                 break
             assert time.monotonic() < deadline, prometheus.api("targets")
             time.sleep(0.5)
@@ -250,6 +262,21 @@ def test_the_panels_tell_what_has_happened(
     (left,) = prometheus.query("min by (code) (promo_uses_left)").values()
     # As the worker that was asked has last read it.
     assert 100_000 - on_sale.books().taken <= left <= 100_000
+
+
+def test_what_reconcile_gives_back_is_seen(
+    prometheus: Prometheus, service_database: Database[Document]
+) -> None:
+    (before,) = prometheus.query("sum(promo_reconcile_uses_given_back_total)").values()
+    leaky = promo_document(unique_code(), currentUses=3)
+    service_database["promo_codes"].insert_one(leaky)
+    deadline = time.monotonic() + 60
+    while True:
+        (now,) = prometheus.query("sum(promo_reconcile_uses_given_back_total)").values()
+        if now == before + 3:
+            break
+        assert time.monotonic() < deadline, f"{now - before} of 3 uses"
+        time.sleep(0.2)
 
 
 def test_the_dashboard_has_the_data_source_that_is_provisioned() -> None:

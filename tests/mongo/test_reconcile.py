@@ -7,11 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from bson import ObjectId
 from click.testing import CliRunner
+from prometheus_client.parser import text_string_to_metric_families
 from pymongo import MongoClient, monitoring
 from pymongo.database import Database
 
@@ -23,8 +26,10 @@ from promo_service.rules import claim_token
 from promo_service.store import Store
 from tests.support import unique_code
 from tests.support.claims import claim_as_read, give_back
+from tests.support.client import get
 from tests.support.documents import ABSENT, promo_document, use_document, user, utc_now
 from tests.support.ledger import recorded, taken, watching
+from tests.support.reconciling import ReconcileProcess
 
 Document = dict[str, Any]
 
@@ -345,3 +350,60 @@ def test_a_wait_in_which_requests_can_still_live_is_refused(
     refused = CliRunner().invoke(main, ["reconcile", "--wait", "3.9"], env=environ)
     assert refused.exit_code == 2
     assert "--wait: requests may live 2 s, that is too short" in refused.output
+
+
+def series(port: int) -> dict[str, float]:
+    """Return what reconcile shows Prometheus; nothing while it does not answer."""
+    with suppress(OSError):
+        families = text_string_to_metric_families(get(f"http://127.0.0.1:{port}/metrics").text)
+        return {
+            "".join([each.name, *each.labels.values()]): each.value
+            for family in families
+            for each in family.samples
+        }
+    return {}
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Return when a condition holds, within half a minute."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_it_goes_on_and_tells_prometheus_what_it_found_and_when(
+    mongod: EmbeddedMongod, migrated: Database[Document], tmp_path: Path
+) -> None:
+    insert_promo(migrated, uses=1, currentUses=3)
+    insert_promo(migrated, uses=4, currentUses=3)
+    began = time.time()
+    with ReconcileProcess(mongod.uri, migrated.name, tmp_path / "log") as process:
+        wait_for(lambda: series(process.port).get("promo_reconcile_runs_totaldone", 0) >= 1)
+        insert_promo(migrated, currentUses=5)
+        wait_for(lambda: series(process.port)["promo_reconcile_uses_given_back_total"] >= 7)
+        seen = series(process.port)
+        # Whoever scrapes a port that is taken would get the numbers of another process.
+        command = ["reconcile", "--every", "9", "--metrics-port", str(process.port)]
+        environ = {"MONGODB_URI": mongod.uri, "PROMO_DATABASE": migrated.name}
+        second = CliRunner().invoke(main, command, env=environ)
+        assert process.stop() == 0  # by Ctrl-C
+    assert (second.exit_code, second.output) == (
+        1,
+        f"Error: port {process.port}: Address already in use\n",
+    )
+    assert seen["promo_reconcile_uses_given_back_total"] == 2 + 5
+    assert seen["promo_reconcile_uses_added_total"] == 1
+    assert seen["promo_reconcile_suspected_codes_total"] == 3
+    assert seen["promo_reconcile_codes_total"] >= 2 + 3
+    assert seen["promo_reconcile_runs_totalfailed"] == 0
+    assert seen["promo_reconcile_last_run_succeeded"] == 1
+    assert began < seen["promo_reconcile_last_success_timestamp_seconds"] <= time.time()
+    assert began < seen["promo_reconcile_last_run_timestamp_seconds"] <= time.time()
+
+
+@pytest.mark.parametrize("options", [[], ["--every", "9", "--dry-run"]])
+def test_the_metrics_are_of_uses_given_back_by_a_process_that_goes_on(options: list[str]) -> None:
+    refused = CliRunner().invoke(main, ["reconcile", "--metrics-port", "9999", *options])
+    assert refused.exit_code == 2
+    assert "--metrics-port: with --every, and not with --dry-run" in refused.output

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from promo_service.errors import DatabaseUnavailable
+from promo_service.metrics import ReconcileMetrics
 from promo_service.reconcile import Counts, at_rest, differing, run, run_once, wait_for
 from promo_service.store import Store, Taken
 
@@ -204,7 +205,14 @@ def test_it_goes_on_after_the_database_was_away() -> None:
             raise Enough
 
     with pytest.raises(Enough):
-        run(cast(Store, shop), every=60, wait_seconds=WAIT, report=lines.append, sleep=sleep)
+        run(
+            cast(Store, shop),
+            every=60,
+            wait_seconds=WAIT,
+            report=lines.append,
+            metrics=ReconcileMetrics(),
+            sleep=sleep,
+        )
     assert lines[0] == "the database is not available: no primary"
     assert lines[1].endswith("1 uses of 1 codes given back, 0 uses of 0 codes added")
     assert slept[0] == pytest.approx(60, abs=1)
