@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import click
-from pymongo.errors import PyMongoError
 
-from evaluation import before_after, ladder, prepared
-from evaluation.claims import CLAIMS, Claim, Finding, Verdict
+from evaluation import before_after, judging, ladder, prepared
+from evaluation.claims import CLAIMS, Verdict
 from evaluation.lab import Lab, opened
 from evaluation.load import LoadFailed
 from evaluation.processes import ServiceFailed
@@ -99,7 +97,9 @@ def _measure(lab: Lab, numbers: Sequence[int], evaluation: Evaluation) -> Iterat
     for number in sorted(set(numbers or CLAIMS), key=lambda each: (each == SOAK, each)):
         if number == SOAK and not numbers:
             yield from _compare(lab, evaluation)
-        verdict = _judge(CLAIMS[number], lab)
+        claim = CLAIMS[number]
+        _announce(f"{claim.number}. {claim.name}: {claim.statement}")
+        verdict = judging.judge(claim, lab)
         evaluation.verdicts.append(verdict)
         evaluation.verdicts.sort(key=lambda each: each.claim.number)
         yield _described(verdict)
@@ -128,23 +128,13 @@ def chosen_scale(*, quick: bool, duration: float | None) -> Scale:
     return replace(scale, soak_requests=requests, soak_segment=RATE * MINUTE, real_time=True)
 
 
-def _judge(claim: Claim, lab: Lab) -> Verdict:
-    started = time.monotonic()
-    _announce(f"{claim.number}. {claim.name}: {claim.statement}")
-    lab.rest()
-    try:
-        finding = claim.measure(lab)
-    except (ServiceFailed, LoadFailed, OSError, PyMongoError) as error:
-        finding = Finding("could not be measured", [str(error)], "not measured")
-    return Verdict(claim, finding, time.monotonic() - started)
-
-
 def _described(verdict: Verdict) -> str:
     finding, colour = verdict.finding, "green" if verdict.holds else "red"
     word = "holds" if verdict.holds else "FAILS"
     lines = [click.style(f"   {word}: {finding.measured}", fg=colour)]
     lines += [click.style(f"   !!! {problem}", fg="red") for problem in finding.problems]
-    return "\n".join([*lines, f"   before: {finding.before}  ({verdict.seconds:.0f} s)"])
+    lines += [f"   {verdict.repeated}"] if verdict.repeated else []
+    return "\n".join([*lines, f"   before: {verdict.before.text}  ({verdict.seconds:.0f} s)"])
 
 
 def _announce(text: str) -> None:

@@ -17,8 +17,6 @@ class Scale:
     # How long the legacy service is waited for before it "did not finish".
     patience: float
     burst_rounds: int
-    # Rounds that a busy machine may spoil, by refusals in good time; never by overselling.
-    burst_spoilt: int
     lone_requests: int
     normal_seconds: float
     soak_requests: int
@@ -48,7 +46,6 @@ FULL = Scale(
     uses=dataset.USES,
     patience=15,
     burst_rounds=5,
-    burst_spoilt=0,
     lone_requests=500,
     normal_seconds=60,
     soak_requests=1_440_000,
@@ -74,7 +71,6 @@ QUICK = Scale(
     uses=40_000,
     patience=4,
     burst_rounds=3,
-    burst_spoilt=1,
     lone_requests=200,
     normal_seconds=8,
     soak_requests=12_000,

@@ -42,14 +42,14 @@ def charts(evaluation: Evaluation) -> Iterator[Chart]:
     """Make the plots for which there are figures."""
     validation, peak = evaluation.figures(2), evaluation.figures(5)
     memory, burst = evaluation.figures(3), evaluation.figures(1)
-    if validation:
+    if validation.get("legacy"):
         yield _over_time(validation)
         yield _distribution(validation, peak)
     if evaluation.ladder:
         yield _throughput(evaluation.ladder)
-    if memory:
+    if memory.get("legacy"):
         yield _memory(memory)
-    if burst:
+    if burst.get("legacy"):
         yield _sale(burst)
 
 
