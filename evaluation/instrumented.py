@@ -5,7 +5,6 @@ Only the evaluation runs it; the service itself knows nothing of it.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import os
@@ -26,9 +25,6 @@ from promo_service.database import connect
 from promo_service.settings import Settings
 
 INTERNALS = "/evaluation/internals"
-
-# glibc's; another C library has none.
-_MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 Start = Callable[..., Any]
 App = Callable[[dict[str, Any], Start], Iterable[bytes]]
@@ -141,21 +137,12 @@ def _remove_guard() -> None:
         _query, update = take_all(self, claim, *rest)
         return {"_id": claim.promo_id}, update
 
-    Claimant.take_all = take_blindly  # type: ignore[method-assign]
-
-
-def _tidy() -> None:
-    """Give back what is garbage, and what malloc keeps of it: no leak, and must not look like one.
-
-    Without it a single rush, which needed more for a moment, is a step that stays.
-    """
-    gc.collect()
-    if _MALLOC_TRIM is not None:
-        _MALLOC_TRIM(0)
+    Claimant.take_all = take_blindly  # type: ignore[method-assign, assignment]
 
 
 def _show(use: PoolUse, start_response: Start) -> list[bytes]:
-    _tidy()
+    # What is garbage is no leak: it must not look like one.
+    gc.collect()
     # One that has ended is memory at most, and counts there.
     greenlets = sum(isinstance(o, greenlet.greenlet) and not o.dead for o in gc.get_objects())
     shown = {"pid": os.getpid(), "greenlets": greenlets, "pool": asdict(use)}

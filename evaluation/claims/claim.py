@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,7 +94,7 @@ def counted(outcomes: dict[str, int]) -> str:
     return ", ".join(f"{count:,} x {name}" for name, count in by_number)
 
 
-def unexpected(outcomes: dict[str, int], right: Sequence[str], saying: str) -> list[str]:
+def unexpected(outcomes: dict[str, int], right: Collection[str], saying: str) -> list[str]:
     """Return the problem with outcomes that are not right, if there are any."""
     wrong = {name: count for name, count in outcomes.items() if name not in right}
     kind = Unclear if TOO_LATE.issuperset(wrong) else str

@@ -10,13 +10,11 @@ import psutil
 
 from evaluation.claims.claim import Before, Claim, Finding, Unclear, unexpected
 from evaluation.claims.orders import apply_line, new_promo
-from evaluation.claims.soak import ITEMS, RATE, RIGHT, UNAVAILABLE, Samples, soak
+from evaluation.claims.soak import ITEMS, RATE, RIGHT, UNAVAILABLE, WARM_UP_SHARE, Samples, soak
 from evaluation.lab import LEGACY_ON_NOTHING, OBSERVED, Lab, leaking
 from evaluation.scale import Scale
 from evaluation.trends import Trend, trend
 
-# The first requests fill caches, arenas and pools, once and for all.
-WARM_UP_SHARE = 0.25
 LEGACY_SEGMENTS = 10
 # Refused in good time: played as fast as answers come, a stall of the machine costs some. It is no
 # growth, and the load of the other claims does not forgive it.
@@ -141,7 +139,7 @@ CLAIM = Claim(
     method=(
         "A day's mixture (new users, popular and new codes, validations, repeated orders, sold-out "
         "and expired codes, wrong codes, bodies and paths) is played in segments. After each one, "
-        "resident memory (without garbage and what malloc has free), open files, live greenlets "
+        "resident memory (garbage collected), open files, live greenlets "
         "and database connections of all workers are read at rest, and a line is fitted through "
         "all but the first quarter. The bounds of its slope allow for samples that resemble each "
         "other. The same is done with a service that leaks on purpose."

@@ -10,19 +10,24 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
+from unittest.mock import Mock
 from xml.etree import ElementTree as ET
 
 import pytest
 from click.testing import CliRunner
 
+from evaluation import planted
 from evaluation.claims import (
     CLAIMS,
     Before,
+    Claim,
     Finding,
+    Unclear,
     Verdict,
     burst,
     database_cpu,
@@ -37,10 +42,14 @@ from evaluation.claims.soak import Samples, _shuffled
 from evaluation.claims.survival import Contest
 from evaluation.evaluate import chosen_scale, main, to_seconds
 from evaluation.excerpt import BEGIN, END, renewed
+from evaluation.faults import FAULTS
 from evaluation.instrumented import PoolListener, PoolUse
-from evaluation.load import FRESH_USER
+from evaluation.judging import judge
+from evaluation.load import FRESH_USER, LoadFailed
 from evaluation.load.offered import Offer, offer
 from evaluation.load.open_loop import messages, read_answer
+from evaluation.planted import is_noticed
+from evaluation.processes import ServiceFailed
 from evaluation.proxy import LossyProxy
 from evaluation.report.charts import Chart
 from evaluation.report.comparison import comparison_rows
@@ -205,6 +214,30 @@ def test_claim_3_forgives_what_grows_while_warming_up() -> None:
     assert memory.judge(samples, memory.after_warm_up(soaked(64), "resident"), FULL) == []
 
 
+@pytest.mark.parametrize(
+    ("step", "refused", "is_unclear"),
+    [
+        (10**6, 0, True),  # an arena more, once: it may as well not grow at all
+        (0, 200, True),
+        (0, 100, None),
+    ],
+)
+def test_claim_3_looks_twice_at_a_step_and_forgives_few_refusals(
+    step: int, refused: int, is_unclear: bool | None
+) -> None:
+    samples = soaked(0)
+    samples.resident[60:] = [held + step for held in samples.resident[60:]]
+    samples.outcomes["503 UNAVAILABLE"] = refused
+    leak = memory.after_warm_up(soaked(64), "resident")
+    finding = Finding("", memory.judge(samples, leak, FULL))
+    assert (finding.is_unclear if finding.problems else None) == is_unclear
+
+
+def test_claim_3_is_certain_of_a_leak() -> None:
+    leak = memory.after_warm_up(soaked(64), "resident")
+    assert not Finding("", memory.judge(soaked(64), leak, FULL)).is_unclear
+
+
 def test_claim_4() -> None:
     right = [("200", "400 USAGE_LIMIT_REACHED"), ("400 USAGE_LIMIT_REACHED", "200")]
     assert last_use.judge(right, []) == []
@@ -212,6 +245,8 @@ def test_claim_4() -> None:
     refused = ("400 USAGE_LIMIT_REACHED", "400 USAGE_LIMIT_REACHED")
     assert last_use.judge([refused], [])
     assert last_use.judge(right, ["LAST-1 OVERSOLD"]) == ["LAST-1 OVERSOLD"]
+    assert Finding("", last_use.judge([("200", "503 UNAVAILABLE")], [])).is_unclear
+    assert not Finding("", last_use.judge([("200", "200"), ("200", "no answer")], [])).is_unclear
 
 
 def test_claim_5() -> None:
@@ -227,6 +262,10 @@ def test_claim_5() -> None:
     assert "503" in peak.judge({**good, "outcomes": {"200": 8, "503 UNAVAILABLE": 1}})[0]
     assert "3 operations got no" in peak.judge({**good, "pools": [pool, {**pool, "failed": 3}]})[0]
     assert "had to wait" in peak.judge({**good, "pools": [{**pool, "waited": 1}]})[0]
+    late, wrong = {"200": 8, "503 UNAVAILABLE": 1}, {"200": 8, "400 USER_LIMIT_REACHED": 1}
+    assert Finding("", peak.judge({**good, "outcomes": late, "sent_rate": 9})).is_unclear
+    assert not Finding("", peak.judge({**good, "outcomes": late | wrong})).is_unclear
+    assert not Finding("", peak.judge({**good, "pools": [{**pool, "waited": 1}]})).is_unclear
 
 
 def test_claim_6() -> None:
@@ -253,6 +292,69 @@ def test_claim_7(contest: Contest, complaint: str) -> None:
     assert bool(problems) == bool(complaint)
     assert complaint in "; ".join(problems)
     assert survival.judge([contest], ["X has 3 uses taken and 2 recorded"])[-1].startswith("after")
+
+
+# Judging
+
+
+@pytest.fixture
+def lab() -> Mock:
+    """Make a lab in which nothing runs."""
+    return Mock(kept={})
+
+
+def claim_of(*findings: Finding | Exception) -> Claim:
+    found = Mock(side_effect=findings)
+    return replace(CLAIMS[1], measure=found, before=lambda _lab, _figures: Before("slow"))
+
+
+GOOD = Finding("good", [], {"ms": 1})
+LATE = Finding("late", [Unclear("took long")], {"ms": 9})
+
+
+@pytest.mark.parametrize(
+    ("findings", "holds", "first"),
+    [
+        ([GOOD], True, None),
+        ([LATE, GOOD], True, LATE),
+        ([LATE, LATE], False, LATE),
+        ([Finding("bad", ["oversold"])], False, None),
+        ([Finding("bad", [Unclear("took long"), "oversold"])], False, None),
+        ([LATE, Finding("bad", ["oversold"])], False, LATE),
+        ([ServiceFailed("lost a process")], False, None),
+    ],
+)
+def test_only_what_may_be_the_machines_fault_is_measured_twice(
+    lab: Mock, findings: list[Finding], holds: bool, first: Finding | None
+) -> None:
+    verdict = judge(claim_of(*findings), lab)
+    assert (verdict.holds, verdict.first) == (holds, first)
+    assert bool(verdict.repeated) == (first is not None)
+
+
+def test_a_load_that_could_not_be_made_is_made_once_more(lab: Mock) -> None:
+    lab.kept["flash sale"] = "of the first attempt"
+    verdict = judge(claim_of(LoadFailed("no connection"), GOOD), lab)
+    assert verdict.holds
+    assert "no connection" in verdict.repeated
+    assert lab.kept == {}
+
+
+def test_the_legacy_service_is_left_out_where_nothing_is_compared(lab: Mock) -> None:
+    assert judge(claim_of(GOOD), lab).before.text == "slow"
+    assert judge(claim_of(GOOD), lab, compare=False).before.text == "not measured"
+
+
+def test_every_claim_has_a_fault_and_only_its_complaint_counts() -> None:
+    assert sorted(fault.claim for fault in FAULTS) == list(CLAIMS)
+    for fault in FAULTS:
+        claim = CLAIMS[fault.claim]
+        seen = Verdict(claim, Finding("", [f"1 {fault.complaint}"]), Before(""), 1)
+        dead = Verdict(claim, Finding("", ["ours did not start"]), Before(""), 1)
+        assert is_noticed(fault, seen)
+        assert not is_noticed(fault, dead)
+        assert planted.table([(fault, seen)]).endswith(f"| fails | 1 {fault.complaint} |\n")
+        assert "**not noticed**" in planted.table([(fault, dead)])
 
 
 # Load
