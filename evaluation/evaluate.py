@@ -66,23 +66,26 @@ def _to_duration(
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
-    default=prepared.FOLDER / "report",
-    help="Where report.json and report.html go.  [default: .evaluation/report]",
+    help="Where report.json and report.html go.  [default: .evaluation/report, or quick-report]",
 )
-def main(quick: bool, duration: float | None, numbers: tuple[int, ...], output: Path) -> None:
+def main(
+    quick: bool, duration: float | None, numbers: tuple[int, ...], output: Path | None
+) -> None:
     """Show, on this machine, what was wrong with the legacy service and that it is right now.
 
     Starts everything itself: mongod with seeded data, the services under gunicorn as in
     production, and the load. Measures the seven claims, before and after, and writes a report.
     """
     scale = chosen_scale(quick=quick, duration=duration)
+    # A quick look does not replace the figures of hours.
+    folder = output or prepared.FOLDER / ("quick-report" if quick else "report")
     evaluation = Evaluation(scale=scale, command=_command())
     try:
         with opened(scale, _say, _say_seeded) as lab:
             evaluation.mongod = lab.client.server_info()["version"]
             for measured in _measure(lab, numbers, evaluation):
                 # What takes hours may be stopped: the report holds what there is.
-                path = write_report(evaluation, output)
+                path = write_report(evaluation, folder)
                 click.echo(measured)
     except (LoadFailed, MongodError, ServiceFailed) as error:
         click.echo(f"evaluate: {error}", err=True)

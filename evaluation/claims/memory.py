@@ -96,7 +96,7 @@ def _measured(trends: dict[str, Trend], leak: Trend, samples: Samples, scale: Sc
     return (
         f"{resident.slope:+.3f} bytes a request over {samples.requests[-1]:,} requests "
         f"(95% bounds {resident.lower:+.3f} to {resident.upper:+.3f}); at the end: {ends}; "
-        f"the planted leak of {scale.leak_bytes} bytes is seen as {leak.slope:.0f}{late}"
+        f"the planted leak of {scale.leak_bytes:,} bytes is seen as {leak.slope:,.0f}{late}"
     )
 
 
@@ -128,7 +128,7 @@ def _bound(scale: Scale) -> str:
     return (
         f"95% upper bound of the slope under {scale.soak_bytes:g} bytes a request; of open files, "
         f"greenlets and connections under 1 in {1 / scale.soak_items:,.0f} requests; a leak of "
-        f"{scale.leak_bytes} bytes is detected"
+        f"{scale.leak_bytes:,} bytes is detected"
     )
 
 

@@ -38,7 +38,7 @@ RIGHT = {
 }
 UNAVAILABLE = "503 UNAVAILABLE"
 # What is still ending when the load has ended gets so many more chances to be gone.
-LOOKS = 6
+LOOKS = 3
 ITEMS = ("files", "greenlets", "connections")
 
 

@@ -14,7 +14,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from evaluation.claims.chaos import Chaos, ReplicaSet, replica_set
-from evaluation.claims.claim import Before, Claim, Finding, Unclear, counted
+from evaluation.claims.claim import Before, Claim, Finding, Unclear
 from evaluation.claims.orders import with_one_left
 from evaluation.lab import LEGACY_ON_NOTHING, OURS, PREFIX, Lab
 from evaluation.load.client import ask
@@ -104,7 +104,7 @@ def _measured(contests: Sequence[Contest], faults: dict[str, int]) -> str:
     hit = sum(contest.repeats > 0 for contest in contests)
     return (
         f"applied once in {once:,}, twice in {twice:,} of {len(contests):,} rounds, {hit:,} of "
-        f"which were hit by a fault: {counted(faults)}"
+        f"which were hit by a fault: {', '.join(f'{n:,} {name}' for name, n in faults.items())}"
     )
 
 
