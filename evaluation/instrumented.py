@@ -103,7 +103,8 @@ def create_app(
 
     def app(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
         if environ["PATH_INFO"] == INTERNALS:
-            return _show(use, start_response)
+            known = str(os.getpid()) in environ["QUERY_STRING"].split(",")
+            return _show({} if known else _held(use), start_response)
         if leaked_bytes:
             kept.append(bytes(bytearray(padding)))
         if slept_seconds and environ["PATH_INFO"].startswith(settings.url_prefix):
@@ -140,13 +141,16 @@ def _remove_guard() -> None:
     Claimant.take_all = take_blindly  # type: ignore[method-assign, assignment]
 
 
-def _show(use: PoolUse, start_response: Start) -> list[bytes]:
+def _held(use: PoolUse) -> dict[str, Any]:
     # What is garbage is no leak: it must not look like one.
     gc.collect()
     # One that has ended is memory at most, and counts there.
     greenlets = sum(isinstance(o, greenlet.greenlet) and not o.dead for o in gc.get_objects())
-    shown = {"pid": os.getpid(), "greenlets": greenlets, "pool": asdict(use)}
-    body = json.dumps(shown).encode()
+    return {"greenlets": greenlets, "pool": asdict(use)}
+
+
+def _show(held: dict[str, Any], start_response: Start) -> list[bytes]:
+    body = json.dumps({"pid": os.getpid(), **held}).encode()
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
     start_response("200 OK", [*headers, ("Connection", "close")])
     return [body]

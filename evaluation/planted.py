@@ -26,7 +26,7 @@ from evaluation.scale import QUICK
 from promo_service.errors import MongodError
 
 # One round shows a sleep as well as three.
-SCALE = replace(QUICK, burst_rounds=1, lone_requests=50, soak_requests=8_000)
+SCALE = replace(QUICK, burst_rounds=1, lone_requests=50)
 
 
 def is_noticed(fault: Fault, verdict: Verdict) -> bool:

@@ -15,7 +15,7 @@ from evaluation.lab import LEGACY_ON_NOTHING, OBSERVED, Lab, leaking
 from evaluation.scale import Scale
 from evaluation.trends import Trend, trend
 
-LEGACY_SEGMENTS = 10
+LEGACY_SEGMENTS = 8
 # Refused in good time: played as fast as answers come, a stall of the machine costs some. It is no
 # growth, and the load of the other claims does not forgive it.
 REFUSED_SHARE = 1e-4

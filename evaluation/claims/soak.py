@@ -94,7 +94,7 @@ def _look(lab: Lab, service: Service, total: int, samples: Samples) -> None:
     """
     held = _held(lab, service)
     for _ in range(LOOKS):
-        if all(held[name] <= min(getattr(samples, name), default=0) for name in ITEMS):
+        if all(held[name] <= (getattr(samples, name) or [0])[-1] for name in ITEMS):
             break
         settle()
         again = _held(lab, service)

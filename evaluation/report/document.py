@@ -20,6 +20,22 @@ from evaluation.scale import Scale
 PACKAGES = ("flask", "gevent", "gunicorn", "msgspec", "pymongo")
 
 
+def revision() -> str:
+    """Return the commit that was measured, and whether the files differ from it."""
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    if not commit:
+        return "not under version control"
+    return f"commit {commit}" + (", with changes" if _git("status", "--porcelain") else "")
+
+
+def _git(*arguments: str) -> str:
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    done = subprocess.run([git, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
 @dataclass(slots=True)
 class Evaluation:
     """All verdicts, and what was measured beside them."""
@@ -31,6 +47,8 @@ class Evaluation:
     comparison: dict[str, Any] = field(default_factory=dict)
     ladder: dict[str, Any] = field(default_factory=dict)
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    # As of the start: a run takes long enough for somebody to commit meanwhile.
+    revision: str = field(default_factory=revision)
 
     def figures(self, number: int) -> dict[str, Any]:
         """Return the figures of a claim, nothing where it was not measured."""
@@ -44,7 +62,7 @@ class Evaluation:
             "command": self.command,
             "machine": machine(),
             "versions": self.versions(),
-            "revision": revision(),
+            "revision": self.revision,
             "scale": asdict(self.scale),
             "claims": [_plain(verdict, self.scale) for verdict in self.verdicts],
             "comparison": self.comparison,
@@ -66,22 +84,6 @@ def machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "workers": WORKERS,
     }
-
-
-def revision() -> str:
-    """Return the commit that was measured, and whether the files differ from it."""
-    commit = _git("rev-parse", "--short=12", "HEAD")
-    if not commit:
-        return "not under version control"
-    return f"commit {commit}" + (", with changes" if _git("status", "--porcelain") else "")
-
-
-def _git(*arguments: str) -> str:
-    git = shutil.which("git")
-    if git is None:
-        return ""
-    done = subprocess.run([git, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
 
 
 def _processor() -> str:

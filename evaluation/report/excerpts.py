@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evaluation.report.charts import WIDE, Chart
 from evaluation.report.comparison import comparison_rows
-from evaluation.report.document import Evaluation, machine, revision
+from evaluation.report.document import Evaluation, machine
 
 PLOT_STYLE = (Path(__file__).parent / "plot.css").read_text()
 # Above the plot: its headline, and what its colours mean.
@@ -28,7 +28,8 @@ def tables(evaluation: Evaluation) -> str:
 def _origin(evaluation: Evaluation) -> str:
     scale, where = evaluation.scale, machine()
     return (
-        f"From a run of `{evaluation.command}` on {evaluation.started:%-d %B %Y} ({revision()}): "
+        f"From a run of `{evaluation.command}` on {evaluation.started:%-d %B %Y} "
+        f"({evaluation.revision}): "
         f"{scale.codes:,} codes and {scale.uses:,} uses; {where['cores']} cores "
         f"({where['processor']}), which the database, the load and {where['workers']} worker "
         "processes share. *Before* is a port of the legacy service, faults included, on the same "

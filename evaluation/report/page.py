@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from evaluation.report.charts import Chart
 from evaluation.report.comparison import comparison_rows
-from evaluation.report.document import Evaluation, machine, revision
+from evaluation.report.document import Evaluation, machine
 from evaluation.report.excerpts import PLOT_STYLE
 
 FOLDER = Path(__file__).parent
@@ -34,6 +34,6 @@ def page(evaluation: Evaluation, plots: Sequence[Chart]) -> str:
         charts=plots,
         machine=machine(),
         versions=evaluation.versions(),
-        revision=revision(),
+        revision=evaluation.revision,
         command=evaluation.command,
     )
