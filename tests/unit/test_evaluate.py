@@ -34,6 +34,7 @@ from evaluation.claims import (
     last_use,
     memory,
     peak,
+    soak,
     survival,
     validation,
 )
@@ -461,6 +462,28 @@ def test_the_mixture_of_the_soak_is_only_put_in_another_order() -> None:
     mixed = _shuffled(lines)
     assert sorted(mixed) == sorted(lines)
     assert mixed[:20] != lines[:20]
+
+
+def test_what_is_still_ending_is_looked_at_again_and_what_stays_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = [
+        {"files": 40, "greenlets": 12, "connections": 8},
+        {"files": 41, "greenlets": 13, "connections": 8},  # a connection is being closed
+        {"files": 40, "greenlets": 12, "connections": 8},
+        *[{"files": 40, "greenlets": 14, "connections": 8}] * (1 + soak.LOOKS),  # two have leaked
+    ]
+    remaining = iter(looks)
+    monkeypatch.setattr(soak, "_held", lambda *_: dict(next(remaining)))
+    monkeypatch.setattr(soak, "settle", lambda: None)
+    samples = Samples()
+    samples.greenlets, samples.files, samples.connections = [12], [40], [8]
+    service = Mock(processes=[])
+    for total in (1, 2, 3):
+        soak._look(Mock(), service, total, samples)
+    assert samples.greenlets == [12, 12, 12, 14]
+    assert samples.files == [40] * 4
+    assert list(remaining) == []
 
 
 def test_the_pool_listener_counts_who_waits_and_who_fails() -> None:
