@@ -104,7 +104,7 @@ def _measured(contests: Sequence[Contest], faults: dict[str, int]) -> str:
     hit = sum(contest.repeats > 0 for contest in contests)
     return (
         f"applied once in {once:,}, twice in {twice:,} of {len(contests):,} rounds, {hit:,} of "
-        f"which were hit by a fault: {', '.join(f'{n:,} {name}' for name, n in faults.items())}"
+        f"which were hit by a fault ({', '.join(f'{name}: {n:,}' for name, n in faults.items())})"
     )
 
 
