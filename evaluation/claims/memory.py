@@ -18,7 +18,7 @@ from evaluation.trends import Trend, trend
 LEGACY_SEGMENTS = 8
 # Refused in good time: played as fast as answers come, a stall of the machine costs some. It is no
 # growth, and the load of the other claims does not forgive it.
-REFUSED_SHARE = 1e-4
+REFUSED_SHARE = 1e-3
 
 
 def after_warm_up(samples: Samples, name: str) -> Trend:
