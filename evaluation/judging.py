@@ -11,8 +11,11 @@ from evaluation.claims import Before, Claim, Finding, Unclear, Verdict
 from evaluation.lab import Lab
 from evaluation.load import LoadFailed
 from evaluation.processes import ServiceFailed
+from promo_service.errors import DatabaseUnavailable, MongodError
 
 CANNOT = "could not be measured"
+# What a busy machine does to those who measure.
+OUR_TROUBLE = (LoadFailed, MongodError, DatabaseUnavailable, OSError, PyMongoError)
 
 
 def judge(claim: Claim, lab: Lab, *, compare: bool = True) -> Verdict:
@@ -38,7 +41,7 @@ def _found(claim: Claim, lab: Lab) -> Finding:
         return claim.measure(lab)
     except ServiceFailed as error:
         return Finding(CANNOT, [str(error)])
-    except (LoadFailed, OSError, PyMongoError) as error:
+    except OUR_TROUBLE as error:
         return Finding(CANNOT, [Unclear(error)])
 
 
@@ -48,5 +51,5 @@ def _before(claim: Claim, lab: Lab, figures: dict[str, Any]) -> Before:
     lab.rest()
     try:
         return claim.before(lab, figures)
-    except (ServiceFailed, LoadFailed, OSError, PyMongoError) as error:
+    except (ServiceFailed, *OUR_TROUBLE) as error:
         return Before(f"{CANNOT}: {error}")
