@@ -36,7 +36,7 @@ class Fault:
 
 
 FAULTS = (
-    Fault(1, "every request sleeps 5 s", "took 5", "slept_seconds=5.0"),
+    Fault(1, "every request sleeps 5 s", "took", "slept_seconds=5.0"),
     Fault(2, "every request sleeps 100 ms", "p95 is", "slept_seconds=0.1"),
     Fault(3, "every request leaves 2,048 bytes behind", "memory may grow", "leaked_bytes=2048"),
     Fault(4, "uses are taken without the guard", "rounds ended ('200', '200')", "guarded=False"),
