@@ -21,7 +21,7 @@ BLOCK = re.compile(r"(<!-- scaling: (\w+) -->\n).*?(<!-- /scaling -->)", re.DOTA
 
 FAR, FARTHER = 20_000.0, 200_000.0
 SIZED = (200.0, 2_000.0, FAR)
-PARTS = (4, 16, 64)
+PARTS = (4, 16)
 SHOWN_SIZES = (8, 128)
 # Of the driver, beside its pool, in each process.
 MONITORING, POOL = 2, 8
@@ -224,13 +224,19 @@ def sized(measurement: Measurement, sizing: Sizing) -> str:
                     f"{answer.outcome.p95 * 1e3:,.0f}",
                 )
             )
-    busy = {one.load: one for one in measurement.runs if one.rate is None}
-    costs = "; ".join(
-        f"{NAMES[load]}: {one.service_us:,.0f} us of the service and {one.mongod_us:,.0f} us of "
-        f"mongod, in batches of {one.batch:.0f}"
-        for load, one in busy.items()
-    )
-    return f"A request to a busy process costs, {costs}.\n\n{table(rows)}"
+    return f"{cost_of_a_request(measurement)}\n\n{table(rows)}"
+
+
+def cost_of_a_request(measurement: Measurement) -> str:
+    """Say what a request costs where there is much to do, and where there is little."""
+    rows: list[Row] = [
+        ("a request, all for", "workers", "requests/s", "service, us", "mongod, us", "batch")
+    ]
+    for one in measurement.runs:
+        if one.rate is None or one.workers == 2:
+            figures = (one.answered_rate, one.service_us, one.mongod_us, one.batch)
+            rows.append((NAMES[one.load], str(one.workers), *(f"{each:,.0f}" for each in figures)))
+    return table(rows)
 
 
 def chart(sizing: Sizing) -> Chart:

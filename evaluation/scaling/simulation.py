@@ -173,14 +173,19 @@ def ceiling(shop: Shop) -> float:
     """Return the most that can be answered a second, by the utilisation law.
 
     Nothing that a request needs can be busy for more than all of the time: the CPU of the
-    processes, their lanes, the documents. Every batch is as large as can be.
+    processes, their lanes, the documents. Every batch has the size that is best.
     """
-    work = shop.work(shop.most)
+    sizes = range(1, shop.most + 1) if shop.most < 16 else range(16, shop.most + 1, 16)
+    return max(_most(shop, size) for size in sizes)
+
+
+def _most(shop: Shop, size: int) -> float:
+    work = shop.work(size)
     around = work.service + work.read + work.take + work.record + 2 * work.commit + shop.gather
-    busy = [shop.request + work.service / shop.most, around / shop.most / shop.lanes]
+    busy = [shop.request + work.service / size, around / size / shop.lanes]
     limits = [shop.processes / seconds for seconds in busy if seconds]
     if shop.documents and work.take:
-        limits.append(shop.documents * shop.most / work.take)
+        limits.append(shop.documents * size / work.take)
     return min(limits)
 
 
