@@ -35,7 +35,7 @@ Document = dict[str, Any]
 KEPT = ROOT / "docs" / "scaling.json"
 EXIT_WRONG, EXIT_CANNOT_RUN = 1, 3
 # For a look whether everything works: its figures say nothing.
-QUICK_CELLS = [(load, number, size) for load in LOADS for number in (1, 2) for size in (1, 8)]
+QUICK_CELLS = [one for one in serial.CELLS if one.claimants <= 2 and one.size <= 8]
 QUICK_NUMBERS, QUICK_WORKERS, QUICK_SECONDS = (1, 2), (2,), 0.5
 QUICK_CODES, QUICK_USES = 200, 2_000
 
@@ -127,7 +127,7 @@ def _measured(lab: Lab, *, quick: bool) -> Measurement:
         return Measurement(
             _about(lab),
             _batching(),
-            serial.batches(lab, QUICK_CELLS),
+            serial.batches(lab, QUICK_CELLS, rounds=1),
             serial.contests(lab, QUICK_NUMBERS, QUICK_SECONDS),
             served.runs(lab, QUICK_WORKERS, QUICK_SECONDS),
         )

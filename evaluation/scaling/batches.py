@@ -36,7 +36,7 @@ READY = "READY"
 CLAIM_SECONDS = 300
 POOL, TIMEOUT = 4, 20.0
 # So short, and of so many batches at least.
-CELL_SECONDS, LEAST_BATCHES, MOST_BATCHES = 0.5, 24, 1_000
+CELL_SECONDS, LEAST_BATCHES, MOST_BATCHES = 0.3, 16, 1_000
 
 
 @dataclass(slots=True)

@@ -72,7 +72,8 @@ def runs(measurement: Measurement, sizing: Sizing) -> str:
     """Show what a request has cost over HTTP, and what it should have cost by its batches."""
     rows: list[Row] = [
         ("", "workers", "requests/s", "batch", "service, us", "(reckoned)", "mongod, us",
-         "(reckoned)", "generator, us", "commands", "conflicts in 1,000", "p50, ms", "p95, ms")
+         "(reckoned)", "generator, us", "commands", "conflicts in 1,000", "busiest worker",
+         "p50, ms", "p95, ms")
     ]  # fmt: skip
     for one in measurement.runs:
         service, mongod = reckoned(sizing.costs(one.load), one)
@@ -90,6 +91,7 @@ def runs(measurement: Measurement, sizing: Sizing) -> str:
                 f"{one.generator_us:,.0f}",
                 f"{one.commands:.2f}",
                 f"{one.conflicts * 1e3:.1f}",
+                f"{one.busiest:.0%}",
                 f"{one.p50_ms:,.0f}",
                 f"{one.p95_ms:,.0f}",
             )

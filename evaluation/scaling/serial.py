@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import fields, replace
+from statistics import median
+from typing import Any, NamedTuple
 
 from evaluation.lab import OURS, Lab
 from evaluation.load import RESULT, LoadFailed
@@ -17,24 +19,43 @@ from evaluation.scaling import meters
 from evaluation.scaling.batches import READY, Done, hot_code
 from evaluation.scaling.measurement import HOT, LOADS, MANY, Batch, Contest
 
+
+class Cell(NamedTuple):
+    """What the costs of a batch are measured for."""
+
+    load: str
+    claimants: int
+    size: int
+
+
 MODULE = "evaluation.scaling.batches"
 # gevent patches first, as it does in a worker.
 COMMAND = [sys.executable, "-m", "gevent.monkey", "--module", MODULE]
 SIZES = (1, 8, 32, 128)
 CLAIMANTS = {HOT: (1, 2, 8, 32, 128), MANY: (1, 2, 8, 32)}
-CELLS = [(load, number, size) for load in LOADS for number in CLAIMANTS[load] for size in SIZES]
+CELLS = [Cell(load, number, size) for load in LOADS for number in CLAIMANTS[load] for size in SIZES]
+ROUNDS = 3
 PROCESSES = (1, 2, 4, 8)
 CONTEST_SIZE, CONTEST_SECONDS = 32, 2.0
-# A cell takes two seconds at most, and an eighth of that in the mean.
-PATIENCE = 120.0
-
-Cell = tuple[str, int, int]
+# Several times what all cells take on a quiet machine.
+PATIENCE = 300.0
 
 
-def batches(lab: Lab, cells: Sequence[Cell] = CELLS) -> list[Batch]:
-    """Measure batches of each load, number of claimants and size; nobody competes."""
-    with _started(lab, mongod=_pid(lab), cells=cells) as process:
-        return [Batch(**one) for one in _result(process, "")]
+def batches(lab: Lab, cells: Sequence[Cell] = CELLS, rounds: int = ROUNDS) -> list[Batch]:
+    """Measure batches of each load, number of claimants and size; nobody competes.
+
+    In several rounds, of which the median counts: one pause of the machine spoils one of them.
+    """
+    with _started(lab, mongod=_pid(lab), cells=[*cells] * rounds) as process:
+        found = [Batch(**one) for one in _result(process, "")]
+    return [_median(found[place :: len(cells)]) for place in range(len(cells))]
+
+
+def _median(rounds: Sequence[Batch]) -> Batch:
+    costs = [field.name for field in fields(Batch) if field.name not in Cell._fields]
+    return replace(
+        rounds[0], **{name: median(getattr(one, name) for one in rounds) for name in costs}
+    )
 
 
 def contests(

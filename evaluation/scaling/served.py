@@ -19,11 +19,11 @@ from evaluation.trends import percentile
 
 WORKERS = (1, 2, 4, 8)
 # The same for all in the first row, and so much for each worker in the second: two cores hold both.
-RATE, RATE_PER_WORKER = 600.0, 75.0
+RATE, RATE_PER_WORKER = 400.0, 50.0
 SECONDS = 4.0
 MORE_THAN_ANY = 5_000
-WARM_UP = 300
-CONNECTIONS = 64
+WARM_UP_SECONDS = 0.8
+CONNECTIONS, ALL_CONNECTIONS = 32, 64
 RIGHT = "200"
 
 
@@ -52,14 +52,20 @@ def _run(lab: Lab, service: Service, load: _Load) -> Run:
     lines, rate = _lines(lab, load.name), load.rate
     # Without a rate there are more than can be answered in that time, and the rest is not asked.
     requests = int((rate or MORE_THAN_ANY) * load.seconds)
-    lab.offer(service, lines, WARM_UP, rate=rate, connections=CONNECTIONS)
-    settle()
-    before, used = _read(lab, service), _worker_cpu(service)
+    connections = CONNECTIONS if rate else ALL_CONNECTIONS
     drain = None if rate else load.seconds
-    seen = lab.offer(service, lines, requests, rate=rate, connections=CONNECTIONS, drain=drain)
+    warm_up = int((rate or RATE) * WARM_UP_SECONDS)
+    lab.offer(service, lines, warm_up, rate=rate, connections=connections)
     settle()
-    spent = _read(lab, service).since(before)
+    # A page of metrics takes CPU too: the first one before, the second one after the others.
+    page = _metrics(service)
+    used = _worker_cpu(service)
+    before = _read(lab, service.cpu_seconds(), page)
+    seen = lab.offer(service, lines, requests, rate=rate, connections=connections, drain=drain)
+    settle()
+    cpu = service.cpu_seconds()
     by_worker = [now - then for now, then in zip(_worker_cpu(service), used, strict=True)]
+    spent = _read(lab, cpu, _metrics(service)).since(before)
     asked = f"{load.name}, {load.workers} workers, {rate or 'no limit'}"
     lab.say(f"{asked}: {seen.answered_rate:,.0f}/s")
     return _figures(load, seen, spent, max(by_worker) / sum(by_worker))
@@ -93,11 +99,14 @@ def _lines(lab: Lab, load: str) -> list[str]:
     return [f"apply {one}" for one in spread(lab.database(), lab.scale.codes).bodies]
 
 
-def _read(lab: Lab, service: Service) -> measure.Reading:
-    with urllib.request.urlopen(service.url("/metrics"), timeout=10) as answer:  # noqa: S310 - our own
-        page = answer.read().decode()
+def _read(lab: Lab, service_cpu: float, page: str) -> measure.Reading:
     mongod = psutil.Process(lab.mongod.members[0].pid)
-    return measure.read(service.cpu_seconds(), mongod, lab.client, page)
+    return measure.read(service_cpu, mongod, lab.client, page)
+
+
+def _metrics(service: Service) -> str:
+    with urllib.request.urlopen(service.url("/metrics"), timeout=10) as answer:  # noqa: S310 - our own
+        return str(answer.read().decode())
 
 
 def _worker_cpu(service: Service) -> list[float]:
