@@ -48,6 +48,7 @@ class Contest:
     batches_per_second: float
     document_share: float
     take_us: float
+    record_us: float
     mongod_us: float
     retries: float
     granted: float

@@ -12,7 +12,8 @@ from evaluation.report.charts import Chart
 from evaluation.report.excerpts import standalone
 from evaluation.report.svg import Plot, Series
 from evaluation.scaling.costs import reckoned
-from evaluation.scaling.measurement import HOT, MANY, Measurement
+from evaluation.scaling.measurement import HOT, MANY, Measurement, Run
+from evaluation.scaling.simulation import simulate
 from evaluation.scaling.sizing import HEADROOM, Answer, Plan, Sizing
 
 PAGES = (ROOT / "docs" / "scaling.md", ROOT / "docs" / "operations.md")
@@ -28,6 +29,7 @@ MONITORING, POOL = 2, 8
 NAMES = {HOT: "one code", MANY: "many codes"}
 POWERS = range(11)
 SLOW_COMMIT_US = 5_000.0
+CHECK_SECONDS = 20.0
 
 Row = Sequence[str]
 
@@ -71,9 +73,9 @@ def table(rows: Sequence[Row]) -> str:
 def runs(measurement: Measurement, sizing: Sizing) -> str:
     """Show what a request has cost over HTTP, and what it should have cost by its batches."""
     rows: list[Row] = [
-        ("", "workers", "requests/s", "batch", "service, us", "(reckoned)", "mongod, us",
-         "(reckoned)", "generator, us", "commands", "conflicts in 1,000", "busiest worker",
-         "p50, ms", "p95, ms")
+        ("", "workers", "requests/s", "batch", "(simulated)", "service, us", "(reckoned)",
+         "mongod, us", "(reckoned)", "generator, us", "commands", "conflicts in 1,000",
+         "busiest worker", "p50, ms", "p95, ms")
     ]  # fmt: skip
     for one in measurement.runs:
         service, mongod = reckoned(sizing.costs(one.load), one)
@@ -84,6 +86,7 @@ def runs(measurement: Measurement, sizing: Sizing) -> str:
                 str(one.workers),
                 f"{one.answered_rate:,.0f}{limit}",
                 f"{one.batch:.1f}",
+                _simulated_batch(one, sizing),
                 f"{one.service_us:,.0f}",
                 f"({service:,.0f})",
                 f"{one.mongod_us:,.0f}",
@@ -97,6 +100,13 @@ def runs(measurement: Measurement, sizing: Sizing) -> str:
             )
         )
     return table(rows)
+
+
+def _simulated_batch(run: Run, sizing: Sizing) -> str:
+    if run.rate is None:
+        return ""
+    shop = sizing.shop(Plan(run.load, run.rate, run.workers))
+    return f"({simulate(shop, seconds=CHECK_SECONDS, warm_up=1).batch:.1f})"
 
 
 def batches(measurement: Measurement) -> str:
@@ -123,8 +133,8 @@ def batches(measurement: Measurement) -> str:
 def contests(measurement: Measurement) -> str:
     """Show what processes do to each other that take from one code at once."""
     rows: list[Row] = [
-        ("processes", "batches/s", "uses/s", "take, us", "document busy", "conflicts a batch",
-         "mongod, us a batch", "granted at once")
+        ("processes", "batches/s", "uses/s", "take, us", "record, us", "document busy",
+         "conflicts a batch", "mongod, us a batch", "granted at once")
     ]  # fmt: skip
     rows += [
         (
@@ -132,6 +142,7 @@ def contests(measurement: Measurement) -> str:
             f"{one.batches_per_second:,.0f}",
             f"{one.batches_per_second * one.size * one.granted:,.0f}",
             f"{one.take_us:,.0f}",
+            f"{one.record_us:,.0f}",
             f"{one.document_share:.0%}",
             f"{one.retries:.2f}",
             f"{one.mongod_us:,.0f}",

@@ -81,6 +81,7 @@ def _contest(lab: Lab, number: int, seconds: float) -> Contest:
         batches_per_second=made / seconds,
         document_share=spent.take_us / (took * 1e6),
         take_us=spent.take_us / made,
+        record_us=spent.record_us / made,
         mongod_us=spent.cpu_us / made,
         retries=spent.conflicts / made,
         granted=sum(one.granted for one in done) / sum(one.asked for one in done),

@@ -182,7 +182,7 @@ def measurement(take_us: Callable[[int, int], float] = lambda _, size: 100.0 + s
             for claimants in (1, 2, 64)
             for size in (1, 128)
         ],
-        contests=[Contest(1, 32, 100, 0.1, 300, 2_000, 0.0, 1.0)],
+        contests=[Contest(1, 32, 100, 0.1, 300, 800, 2_000, 0.0, 1.0)],
         runs=[run(load) for load in LOADS],
     )
 
