@@ -158,20 +158,25 @@ def limits(sizing: Sizing) -> str:
     alone, alone_many = (sizing.ceiling(Plan(load, 1, 1)) for load in (HOT, MANY))
     processes, most = sizing.most(HOT)
     twice = sizing.ceiling(Plan(HOT, 1, 2 * processes))
-    one = f"answers at most {alone:,.0f}/s for one code and {alone_many:,.0f}/s for many"
-    share = f"with {HEADROOM:.0%} of that as the bound, {HEADROOM * most:,.0f}/s"
-    document = f"takes most from {processes} processes: {most:,.0f}/s, when it is never idle"
+    one = f"answers at most {_rate(alone)} for one code and {_rate(alone_many)} for many"
+    share = f"with {HEADROOM:.0%} of that as the bound, {_rate(HEADROOM * most)}"
+    document = f"takes most from {processes} processes: {_rate(most)}, when it is never idle"
     lines = [
         f"- One process {one}.",
         f"- One document {document}; {share}.",
-        f"- Twice as many processes get {twice:,.0f}/s out of it.",
+        f"- Twice as many processes get {_rate(twice)} out of it.",
     ]
     for parts in PARTS:
         processes, most = sizing.most(HOT, parts)
         lines.append(
-            f"- In {parts} parts a code takes {most:,.0f}/s, from {processes:,} processes."
+            f"- In {parts} parts a code takes {_rate(most)}, from {processes:,} processes."
         )
     return "\n".join(lines)
+
+
+def _rate(rate: float) -> str:
+    """Write a rate with the digits that mean something."""
+    return f"{float(f'{rate:.2g}'):,.0f}/s"
 
 
 def plans(sizing: Sizing) -> str:
@@ -204,7 +209,7 @@ def plan_row(name: str, answer: Answer) -> Row:
         name,
         f"{plan.rate:,.0f}",
         f"{plan.processes:,}",
-        "yes" if answer.held else f"no, {seen.rate:,.0f}/s" if seen.refused else "no headroom",
+        "yes" if answer.held else f"no, {_rate(seen.rate)}" if seen.refused else "no headroom",
         f"{seen.batch:.0f}",
         f"{answer.service_cores:,.1f}",
         f"{answer.mongod_cores:,.1f}",
