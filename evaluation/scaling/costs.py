@@ -73,8 +73,9 @@ class Costs:
 
         service = grid("service_us")
         (busy,) = [one for one in measurement.runs if one.load == load and one.rate is None]
+        of_batch = service.at(claimants(busy), busy.batch) / busy.batch
         return cls(
-            request_us=busy.service_us - service.at(claimants(busy), busy.batch) / busy.batch,
+            request_us=max(0.0, busy.service_us - of_batch),
             # A larger take waits for a larger piece of the journal; the middle is good enough.
             commit_us=median(one.commit_us for one in cells),
             service_us=service,
