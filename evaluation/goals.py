@@ -92,13 +92,8 @@ def page(results: Mapping[str, Any], sale: str) -> str:
         scenario: {variant: kept["rounds"] for variant, kept in variants.items()}
         for scenario, variants in results["scenarios"].items()
     }
-    options, versions = results["options"], results["versions"]
     lines = [
-        f"`make bench` on {results['started'][:10]}, commit {results['commit']}: "
-        f"{results['machine']['cores']} cores for all parties, {options['workers']} workers each, "
-        f"{options['connections']} connections, {options['rounds']} rounds of "
-        f"{options['seconds']} s, {options['codes']:,} codes and {options['uses']:,} uses; "
-        f"Python {versions['python']}, mongod {versions['mongod']}, PyMongo {versions['pymongo']}.",
+        _about(results),
         "",
         "| figure | goal | measured | reached |",
         "| --- | --- | --- | --- |",
@@ -109,6 +104,17 @@ def page(results: Mapping[str, Any], sale: str) -> str:
     for scenario, variants in results["scenarios"].items():
         lines += [*_medians(scenario, variants), ""]
     return "\n".join(lines)
+
+
+def _about(results: Mapping[str, Any]) -> str:
+    options, versions = results["options"], results["versions"]
+    return (
+        f"`make bench` on {results['started'][:10]}, commit {results['commit']}: "
+        f"{results['machine']['cores']} cores for all, {options['workers']} workers each, "
+        f"{options['connections']} connections, {options['rounds']} rounds of "
+        f"{options['seconds']} s, {options['codes']:,} codes and {options['uses']:,} uses; "
+        f"Python {versions['python']}, mongod {versions['mongod']}, PyMongo {versions['pymongo']}."
+    )
 
 
 def _medians(scenario: str, variants: Mapping[str, Any]) -> list[str]:

@@ -34,6 +34,8 @@ RUN_BY = {
     "make test-mongo": "tests/unit/test_commands.py::test_make_runs_what_is_there",
     "python -m docs.api": "tests/unit/test_docs.py"
     "::test_the_page_on_the_api_is_that_of_the_openapi_document",
+    "python -m evaluation.scaling": "tests/unit/test_scaling.py"
+    "::test_every_command_of_the_pages_is_run_here_or_by_the_test_of_the_cut_over",
     "python -m promo_service migrate": "tests/http/test_cutover.py::test_the_whole_way_and_back",
     "python -m promo_service reconcile": "tests/http/test_cutover.py::test_the_whole_way_and_back",
     "python -m promo_service seed": "tests/mongo/test_seed.py"
