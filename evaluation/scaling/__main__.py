@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +21,7 @@ from evaluation.lab import OURS, Lab
 from evaluation.load import LoadFailed
 from evaluation.processes import ROOT, ServiceFailed
 from evaluation.report.document import PACKAGES, machine
+from evaluation.results import commit
 from evaluation.scale import QUICK
 from evaluation.scaling import pages, serial, served
 from evaluation.scaling.measurement import HOT, LOADS, MANY, Batching, Measurement
@@ -140,22 +140,13 @@ def _measured(lab: Lab, *, quick: bool) -> Measurement:
 def _about(lab: Lab) -> Document:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(),
         "codes": lab.scale.codes,
         "uses": lab.scale.uses,
         "machine": machine(),
         "mongod": lab.client.server_info()["version"],
         **{name: version(name) for name in PACKAGES},
     }
-
-
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
 
 
 def _batching() -> Batching:
