@@ -16,7 +16,7 @@ QUICK ?=
 VERSION ?= 4.4
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-deploy test-mongo audit fuzz chaos mutants lint format bench flash-sale evaluate clean
+.PHONY: help run test test-deploy test-mongo audit fuzz chaos failover mutants lint format bench flash-sale evaluate clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,6 +51,9 @@ fuzz: $(STAMP) ## try 100,000 bad inputs on the service: make fuzz ARGS="--seed 
 
 chaos: $(STAMP) ## play schedules of faults: make chaos ARGS="--seed 7 --schedules 20"
 	@$(BIN)/python -m tests.chaos.run $(ARGS)
+
+failover: $(STAMP) ## take the primary away, and judge the outage: make failover ARGS="--rounds 1"
+	@$(BIN)/python -m tests.chaos.failover $(ARGS)
 
 mutants: $(STAMP) ## make mistakes in copies of the service, and see that each is noticed
 	@$(BIN)/python -m tests.chaos.mutants $(ARGS)

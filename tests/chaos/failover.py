@@ -1,11 +1,12 @@
 """How long the service is out when the primary is, beside a bare PyMongo writer in the same run.
 
-`python -m tests.chaos.failover --rounds 3`
+`python -m tests.chaos.failover --write` puts the table into docs/chaos.md, and judges it.
 """
 
 from __future__ import annotations
 
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,9 +21,10 @@ import pymongo
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
+from tests.chaos.page import fill, table
 from tests.chaos.run import REQUEST_SECONDS, Stage, stage
 from tests.support import unique_code
-from tests.support.crowd import Crowd
+from tests.support.crowd import Crowd, settle
 from tests.support.documents import promo_document, user
 from tests.support.history import Attempt, Outcome
 from tests.support.orders import Order
@@ -35,6 +37,13 @@ BEFORE_SECONDS = 2.0
 # An election takes 2 s and some, and up to 10 s more where a frozen primary may know more.
 OUT_SECONDS = 15.0
 AFTER_SECONDS = 2.0
+BLOCK = "failover"
+# What is promised, in deadlines of a request: none takes longer; and once one deadline has passed
+# since the primary went, who asks is told at once that it is not there (the median is).
+LONGEST = 1.1
+AT_ONCE = 0.1
+# How much longer than the bare writer's the outage of the service may be: the median of the rounds.
+RATIO = 1.2
 
 
 @dataclass
@@ -75,49 +84,81 @@ class BareWriter:
 
 @dataclass(frozen=True)
 class Round:
-    """One failover: seconds without a success, and what those who asked meanwhile waited."""
+    """One failover: seconds without a success, and what those who asked meanwhile waited.
+
+    `refused` are those who asked when a deadline had passed since the primary went.
+    """
 
     fault: str
     service_seconds: float
     bare_seconds: float
     refused: list[float]
     longest: float
+    # Of the services, those that are the same processes as before, and serve.
+    recovered: int
+    services: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long as the bare writer the service was out."""
+        return self.service_seconds / self.bare_seconds
 
     def __str__(self) -> str:
-        ratio = self.service_seconds / self.bare_seconds
         waited = f"{statistics.median(self.refused):.3f} s" if self.refused else "none"
         return (
             f"{self.fault}: service out for {self.service_seconds:.2f} s, bare writer for "
-            f"{self.bare_seconds:.2f} s ({ratio:.2f}x); {len(self.refused)} requests were sent and "
-            f"not served meanwhile, median {waited}, longest of all {self.longest:.2f} s"
+            f"{self.bare_seconds:.2f} s ({self.ratio:.2f}x); {len(self.refused)} requests were "
+            f"sent and not served meanwhile, median {waited}, longest of all {self.longest:.2f} s"
         )
 
+    def violations(self) -> Iterator[str]:
+        """Yield what was promised and not kept, other than how long the outage may be."""
+        if self.longest > LONGEST * REQUEST_SECONDS:
+            yield f"{self.fault}: a request took {self.longest:.2f} s of {REQUEST_SECONDS:g} s"
+        if self.refused and statistics.median(self.refused) > AT_ONCE * REQUEST_SECONDS:
+            waited = statistics.median(self.refused)
+            yield f"{self.fault}: without a primary, requests waited {waited:.2f} s (median)"
+        if self.recovered < self.services:
+            yield f"{self.fault}: {self.recovered} of {self.services} services serve again"
 
-def measure(on: Stage, fault: str) -> Round:
+
+def measure(on: Stage, fault: str, out_seconds: float = OUT_SECONDS) -> Round:
     """Take the primary away under load and look at who gets through when."""
     promo = promo_document(unique_code(), maxUses=None)
     on.database["promo_codes"].insert_one(promo)
+    orders = _orders(promo["code"])
+    workers = [service.worker_pids() for service in on.services]
     with (
         BareWriter(on.servers.uri) as bare,
-        Crowd(on.ports, _orders(promo["code"]), CLIENTS, seed=0, repeats=1) as crowd,
+        Crowd(on.ports, orders, CLIENTS, seed=0, repeats=1) as crowd,
         ExitStack() as healed,
     ):
         time.sleep(BEFORE_SECONDS)
         healed.callback(FAULTS[fault](on.servers))
         taken_away = time.time()
-        time.sleep(OUT_SECONDS)
+        time.sleep(out_seconds)
         healed.close()
         on.servers.primary()
         time.sleep(AFTER_SECONDS)
     done = [(a.start, a.end) for a in crowd.attempts if a.outcome is Outcome.OK]
     back = taken_away + _outage(done, taken_away)
+    serving = [
+        service.worker_pids() == before and _serves(service.port, next(orders))
+        for service, before in zip(on.services, workers, strict=True)
+    ]
     return Round(
         fault,
         back - taken_away,
         _outage(bare.done, taken_away),
         [a.end - a.start for a in _refused(crowd.attempts, taken_away, back)],
         max(a.end - a.start for a in crowd.attempts),
+        sum(serving),
+        len(serving),
     )
+
+
+def _serves(port: int, order: Order) -> bool:
+    return settle([port], [order], seed=0)[-1].outcome is Outcome.OK
 
 
 def _outage(done: Sequence[tuple[float, float]], since: float) -> float:
@@ -160,14 +201,60 @@ FAULTS: dict[str, Callable[[ReplicaSet], Callable[[], None]]] = {
 }
 
 
+def judge(rounds: Sequence[Round]) -> list[str]:
+    """Return what was promised and not kept."""
+    violations = [violation for each in rounds for violation in each.violations()]
+    for fault, ratio in _medians(rounds, lambda each: each.ratio).items():
+        if ratio > RATIO:
+            violations.append(f"{fault}: out {ratio:.2f} times as long as the bare writer (median)")
+    return violations
+
+
+def summary(rounds: Sequence[Round]) -> list[str]:
+    """Return the table of the documents."""
+    service = _medians(rounds, lambda each: each.service_seconds)
+    bare = _medians(rounds, lambda each: each.bare_seconds)
+    ratio = _medians(rounds, lambda each: each.ratio)
+    rows = []
+    for fault in service:
+        of_fault = [each for each in rounds if each.fault == fault]
+        refused = [seconds for each in of_fault for seconds in each.refused]
+        waited = f"{len(refused)}, after {statistics.median(refused):.3f} s" if refused else "none"
+        longest = max(each.longest for each in of_fault)
+        figures = (f"{service[fault]:.2f} s", f"{bare[fault]:.2f} s", f"{ratio[fault]:.2f}x")
+        name = fault.removeprefix("primary ")
+        rows.append([name, str(len(of_fault)), *figures, waited, f"{longest:.2f} s"])
+    titles = ["primary", "rounds", "service out for", "bare writer out for", "ratio"]
+    return table([*titles, "refused meanwhile", "longest request"], rows)
+
+
+def _medians(rounds: Sequence[Round], of: Callable[[Round], float]) -> dict[str, float]:
+    faults = dict.fromkeys(each.fault for each in rounds)
+    return {
+        fault: statistics.median(of(each) for each in rounds if each.fault == fault)
+        for fault in faults
+    }
+
+
 @click.command()
 @click.option("--rounds", default=3, help="How many of each fault.")
-def main(rounds: int) -> None:
-    """Measure failovers, each on the replica set that the one before has left."""
+@click.option("--write", is_flag=True, help="Put the table into docs/chaos.md.")
+def main(rounds: int, write: bool) -> None:
+    """Measure failovers, each on the replica set that the one before has left.
+
+    The exit status is 1 when something that is promised was not kept.
+    """
+    measured = []
     with stage() as on:
         for _ in range(rounds):
             for fault in FAULTS:
-                click.echo(str(measure(on, fault)))
+                measured.append(measure(on, fault))
+                click.echo(str(measured[-1]))
+    if write:
+        fill(BLOCK, summary(measured))
+    violations = judge(measured)
+    click.echo("\n".join([*summary(measured), *violations]))
+    sys.exit(bool(violations))
 
 
 if __name__ == "__main__":

@@ -59,11 +59,13 @@ def _copy(mutant: Mutant | None) -> Iterator[Path]:
 
 def page(caught: Sequence[tuple[Mutant, list[str]]]) -> str:
     """Write the table of what each mutant has violated."""
+    noticed = sum(bool(found) for _, found in caught)
     lines = [
         "# Mistakes that the history checker sees",
         "",
         "`make mutants` makes each of them in a copy of the service, plays a trial (`trials.py`),",
         "and writes this page. Without a mistake, no trial has a violation.",
+        f"{noticed} of {len(caught)} mistakes were noticed.",
         "",
         "| mistake | in | trial | broken rules |",
         "| --- | --- | --- | --- |",

@@ -6,23 +6,26 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
+from bson import Timestamp
 from pymongo.database import Database
 
 from promo_service.migrations import migrate
-from promo_service.reconcile import Counts, run_once
+from promo_service.reconcile import run_once
 from promo_service.store import Store
 from tests.chaos.faults import FAULTS, Scene, draw
 from tests.chaos.market import newcomers, open_market, orders
+from tests.chaos.results import Result, keep
 from tests.support.crowd import Crowd, settle
-from tests.support.history import SOLD_OUT, Attempt, Violation
+from tests.support.history import SOLD_OUT, Attempt
 from tests.support.mongo import connect
 from tests.support.replica_set import ReplicaSet, replica_set
 from tests.support.service import Service
@@ -41,34 +44,6 @@ WAIT_SECONDS = 2 * REQUEST_SECONDS
 FEW_LEFT = 20
 # The old reads of a fresh primary, and codes that are being counted, settle within this.
 CALM_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Result:
-    """One schedule: what was done, what came of it, and what was wrong."""
-
-    seed: str
-    faults: Counter[str]
-    outcomes: Counter[str]
-    seconds: float
-    reconciled: Counts
-    gave_back: int
-    sold_out: int
-    violations: list[Violation]
-
-    @property
-    def claims(self) -> int:
-        """The number of requests that were sent."""
-        return self.outcomes.total()
-
-    def __str__(self) -> str:
-        counts = ", ".join(f"{number:,} {what}" for what, number in sorted(self.outcomes.items()))
-        faults = ", ".join(f"{name} {number}x" for name, number in self.faults.items())
-        return (
-            f"seed {self.seed}: {self.claims:,} claims in {self.seconds:.0f} s ({counts}); "
-            f"{faults}; {self.gave_back} give-backs, {self.reconciled.lowered} by reconcile; "
-            f"{self.sold_out} codes sold out; {len(self.violations)} violations"
-        )
 
 
 @dataclass(frozen=True)
@@ -113,45 +88,88 @@ def stage() -> Iterator[Stage]:
                 service.stop()
 
 
-def play(on: Stage, seed: str, faults: Sequence[str]) -> Result:
-    """Play one schedule: a crowd, one fault after the other, and the verdict."""
+@dataclass
+class Rush:
+    """A crowd that was served under faults, before it is judged."""
+
+    seed: str
+    faults: Sequence[str]
+    rng: random.Random
+    since: Timestamp
+    history: list[Attempt]
+    seconds: float
+
+    @property
+    def codes(self) -> list[str]:
+        """The codes that were asked for."""
+        return sorted({attempt.code for attempt in self.history})
+
+
+def play(on: Stage, schedules: Mapping[str, Sequence[str]]) -> Iterator[Result]:
+    """Play schedules, faults by seed, one after the other, and judge each of them.
+
+    They are reconciled together, with one wait for all.
+    """
+    rushes = [rush(on, seed, faults) for seed, faults in schedules.items()]
+    started = time.monotonic()
+    lowered = _settle(on, rushes)
+    settling = (time.monotonic() - started) / len(rushes)
+    for each in rushes:
+        yield _judge(on, each, each.seconds + settling, lowered)
+
+
+def rush(on: Stage, seed: str, faults: Sequence[str]) -> Rush:
+    """Let a crowd order while one fault comes after the other."""
     rng = random.Random(seed)
     scene = Scene(on.services, on.servers, rng)
+    started = time.monotonic()
     promos = open_market(on.database, rng, CODES)
-    since, started = now_in(on.database), time.monotonic()
+    since = now_in(on.database)
     with Crowd(on.ports, orders(promos, rng), CLIENTS, seed=rng.randrange(2**32)) as crowd:
         for name in faults:
             scene.pause(0.3, 1)
             FAULTS[name](scene)
         on.servers.primary()
         scene.pause(CALM_SECONDS, 2 * CALM_SECONDS)
-    seconds = time.monotonic() - started
-    history = list(crowd.attempts)
-    counts = _settle(on, history, rng)
-    codes = sorted({attempt.code for attempt in history})
-    events = given_back(on.database, codes, since)
-    return Result(
-        seed,
-        Counter(faults),
-        Counter(attempt.outcome.value for attempt in history),
-        seconds,
-        counts,
-        len(events),
-        len({attempt.code for attempt in history if attempt.reason == SOLD_OUT}),
-        judge(on.database, codes, history, events, settled=True),
-    )
+    return Rush(seed, faults, rng, since, list(crowd.attempts), time.monotonic() - started)
 
 
-def _settle(on: Stage, history: list[Attempt], rng: random.Random) -> Counts:
-    """Reconcile, and sell what is left of codes that are nearly sold out."""
+def _settle(on: Stage, rushes: Sequence[Rush]) -> set[str]:
+    """Reconcile, and sell what is left of codes that are nearly sold out.
+
+    Return the codes of which reconcile has given uses back.
+    """
     for service in on.services:
         service.wait_until_healthy(60)
-    codes = sorted({attempt.code for attempt in history})
+    codes = [code for each in rushes for code in each.codes]
     store = Store(on.database.client, on.database.name, REQUEST_SECONDS)
-    counts = run_once(store, wait_seconds=WAIT_SECONDS, codes=codes)
-    last = [order for code, left in _few_left(on, codes) for order in newcomers(code, left, rng)]
-    history += settle(on.ports, last, seed=rng.randrange(2**32))
-    return counts
+    before = _taken(on, codes)
+    run_once(store, wait_seconds=WAIT_SECONDS, codes=codes)
+    after = _taken(on, codes)
+    for each in rushes:
+        few = list(_few_left(on, each.codes))
+        last = [order for code, left in few for order in newcomers(code, left, each.rng)]
+        each.history += settle(on.ports, last, seed=each.rng.randrange(2**32))
+    return {code for code in codes if after[code] < before[code]}
+
+
+def _taken(on: Stage, codes: Sequence[str]) -> dict[str, int]:
+    promos = on.database["promo_codes"].find({"code": {"$in": list(codes)}})
+    return {promo["code"]: promo.get("currentUses") or 0 for promo in promos}
+
+
+def _judge(on: Stage, of: Rush, seconds: float, lowered: set[str]) -> Result:
+    events = given_back(on.database, of.codes, of.since)
+    return Result(
+        of.seed,
+        dict(Counter(of.faults)),
+        dict(Counter(attempt.outcome.value for attempt in of.history)),
+        seconds,
+        len(events),
+        len(lowered.intersection(of.codes)),
+        len({attempt.code for attempt in of.history if attempt.reason == SOLD_OUT}),
+        judge(on.database, of.codes, of.history, events, settled=True),
+    )
 
 
 def _few_left(on: Stage, codes: Sequence[str]) -> Iterator[tuple[str, int]]:
@@ -168,19 +186,41 @@ def _few_left(on: Stage, codes: Sequence[str]) -> Iterator[tuple[str, int]]:
 @click.option("--schedules", default=3, help="How many to play.")
 @click.option("--faults", default=5, help="How many in each.")
 @click.option("--only", multiple=True, type=click.Choice(sorted(FAULTS)), help="These alone.")
-def main(seed: int, schedules: int, faults: int, only: tuple[str, ...]) -> None:
+@click.option(
+    "--together", default=5, help="How many are played before all of them are reconciled at once."
+)
+@click.option(
+    "--results",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Add each schedule's result to this file, for python -m tests.chaos.results.",
+)
+def main(
+    *,
+    seed: int,
+    schedules: int,
+    faults: int,
+    only: tuple[str, ...],
+    together: int,
+    results: Path | None,
+) -> None:
     """Play schedules of faults; the exit status is 1 when anything was violated."""
     claims, violations = 0, 0
     started = time.monotonic()
+    drawn = {
+        str(number): list(only) or draw(random.Random(f"{number} faults"), faults)
+        for number in range(seed, seed + schedules)
+    }
+    waiting = iter(drawn.items())
     with stage() as on:
-        for number in range(seed, seed + schedules):
-            drawn = list(only) or draw(random.Random(f"{number} faults"), faults)
-            result = play(on, str(number), drawn)
-            claims += result.claims
-            violations += len(result.violations)
-            click.echo(f"[{number - seed + 1}/{schedules}] {result}")
-            for violation in result.violations[:20]:
-                click.echo(f"    {violation.code}: {violation.rule}: {violation.detail}")
+        while group := dict(islice(waiting, together)):
+            for result in play(on, group):
+                claims += result.claims
+                violations += len(result.violations)
+                click.echo(f"[{int(result.seed) - seed + 1}/{schedules}] {result}")
+                for violation in result.violations[:20]:
+                    click.echo(f"    {violation.code}: {violation.rule}: {violation.detail}")
+                if results:
+                    keep(result, results)
     minutes = (time.monotonic() - started) / 60
     click.echo(
         f"{claims:,} claims under {schedules} schedules, seeds {seed} to {seed + schedules - 1}, "

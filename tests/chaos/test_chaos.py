@@ -13,7 +13,7 @@ FAULTS = ["worker killed", "replies lost", "primary stepped down"]
 @pytest.mark.timeout(300)
 def test_no_fault_makes_the_books_and_the_answers_differ() -> None:
     with stage() as on:
-        result = play(on, "a short one", FAULTS)
+        [result] = play(on, {"a short one": FAULTS})
 
     assert result.violations == []
     assert result.outcomes["ok"] > 100

@@ -22,6 +22,7 @@ def test_the_page_shows_every_mutant_and_none_that_was_not_caught() -> None:
     rows = [line.split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
     assert [row[0].removeprefix("| ") for row in rows[2:]] == [mutant.name for mutant in MUTANTS]
     assert not any("none" in row[-1] for row in rows)
+    assert f"{len(MUTANTS)} of {len(MUTANTS)} mistakes were noticed." in PAGE.read_text()
 
 
 def _of(trial: str) -> Iterator[Mutant]:
