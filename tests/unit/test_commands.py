@@ -47,11 +47,16 @@ RUN_BY = {
 STARTED = {
     "make bench",
     "make evaluate",
+    "make failover",
     "make flash-sale",
     "python -m evaluation.migration",
     "python -m evaluation.overload",
     "python -m tests.chaos.failover",
+    "python -m tests.chaos.results",
+    "python -m evaluation.excerpt",
 }
+# What the shell does by itself.
+BUILT_IN = {"wait"}
 PROGRAMS = {"curl": 1, "docker": 2, "gunicorn": 1, "kubectl": 2, "make": 2, "python": 3}
 
 
@@ -63,6 +68,7 @@ def commands(page: Path) -> list[str]:
     lines = [
         line for part in parts[1::2] if part.startswith("sh\n") for line in part.splitlines()[1:]
     ]
+    lines = [line.removesuffix(" &") for line in lines if line not in BUILT_IN]
     spans = re.findall(r"`([^`\n]+)`", "".join(parts[::2]))
     return lines + [span for span in spans if " " in span and span.split()[0] in PROGRAMS]
 
