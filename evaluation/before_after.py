@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from evaluation.claims.orders import popular_lines
-from evaluation.lab import LEGACY, OURS, Lab, abandon
+from evaluation.lab import LEGACY, OURS, Lab
 from evaluation.load.offered import Offered
 from evaluation.processes import Variant
 from evaluation.trends import percentile
@@ -44,7 +44,7 @@ def _applies(lab: Lab, variant: Variant, number: int) -> Applies:
         lone = _granted(lab.offer(service, lines, number, connections=1))
         used = lab.mongod_cpu() - before
         many = lab.offer(service, lines, PLENTY, connections=CLIENTS)
-        abandon(service)
+        lab.abandon(service)
     lab.rest()
     answered = len(_granted(many))
     return Applies(

@@ -19,6 +19,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from evaluation import prepared
+from evaluation.faults import Fault
 from evaluation.instrumented import INTERNALS
 from evaluation.load.offered import Offer, Offered, offer
 from evaluation.processes import LEGACY_DATABASE, VARIANTS, Service, ServiceFailed, Variant
@@ -59,6 +60,8 @@ class Lab:
     client: MongoClient[Document]
     folder: Path
     say: Say
+    # A mistake that every service of ours has, to see that it is noticed.
+    fault: Fault | None = None
     # Measured once and of use to several claims.
     kept: dict[str, Any] = field(default_factory=dict)
     _files: Iterator[int] = field(default_factory=count)
@@ -68,10 +71,17 @@ class Lab:
         return self.client[variant.database]
 
     @contextmanager
-    def service(self, variant: Variant = OURS, workers: int = WORKERS) -> Iterator[Service]:
-        """Run a service on the seeded mongod."""
+    def service(
+        self, variant: Variant = OURS, workers: int = WORKERS, uri: str | None = None
+    ) -> Iterator[Service]:
+        """Run a service on the seeded mongod, or on another one."""
+        fault = self.fault if variant.name == OURS.name else None
+        if fault is not None:
+            variant = replace(variant, app=fault.app)
         log = self.folder / f"{variant.name}-{next(self._files)}.log"
-        with Service(variant, self.mongod.uri, workers, log) as service:
+        with Service(variant, uri or self.mongod.uri, workers, log) as service:
+            if fault is not None:
+                fault.spoil(self.database(variant))
             yield service
 
     def offer(
@@ -102,6 +112,12 @@ class Lab:
             if used - before <= IDLE_SHARE * REST_STEP:
                 return
 
+    def abandon(self, service: Service) -> None:
+        """Kill a service that would work on for minutes on what nobody waits for any more."""
+        for process in service.processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
     def mongod_cpu(self) -> float:
         """Return the CPU seconds that mongod has used so far."""
         times = psutil.Process(self.mongod.members[0].pid).cpu_times()
@@ -129,19 +145,14 @@ def internals(service: Service) -> list[Document]:
     workers = {process.pid for process in service.processes[1:]}
     shown: dict[int, Document] = {}
     for _ in range(ATTEMPTS):
-        with urllib.request.urlopen(service.url(INTERNALS), timeout=10) as answer:  # noqa: S310 - our own
+        # Who has answered is not made to count again.
+        url = f"{service.url(INTERNALS)}?{','.join(map(str, shown))}"
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own
             one = json.loads(answer.read())
-        shown[one["pid"]] = one
+        shown.setdefault(one["pid"], one)
         if workers <= shown.keys():
             return [shown[pid] for pid in sorted(workers)]
     raise ServiceFailed(f"only {len(shown)} of {len(workers)} workers answered")
-
-
-def abandon(service: Service) -> None:
-    """Kill a service that would work on for minutes on what nobody waits for any more."""
-    for process in service.processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
 
 
 def settle() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluation.claims import flash_sale
-from evaluation.lab import LEGACY, OURS, Lab, abandon
+from evaluation.lab import LEGACY, OURS, Lab
 from evaluation.processes import Variant
 from evaluation.trends import percentile
 
@@ -52,7 +52,7 @@ def _climb(lab: Lab, variant: Variant, rates: Sequence[float]) -> list[dict[str,
             lab.say(f"{variant.name}: {rate:,.0f}/s offered, {rungs[-1]['granted']:,.0f}/s granted")
             if variant is LEGACY:
                 # What it still works on would spoil the next rung.
-                abandon(service)
+                lab.abandon(service)
                 lab.rest()
                 service.restart()
     return rungs

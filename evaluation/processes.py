@@ -160,7 +160,7 @@ class Service:
         if self._master is None:
             return
         workers = _children(self._master.pid)
-        self._master.send_signal(signal.SIGTERM)
+        self._master.send_signal(signal.SIGQUIT)
         with suppress(subprocess.TimeoutExpired):
             self._master.wait(STOP_SECONDS)
         for process in workers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,8 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.figures import Figures, medians
+from evaluation.processes import ROOT
 
 PACKAGES = ("flask", "gevent", "gunicorn", "pymongo")
+
+
+def commit() -> str:
+    """Name the commit that is measured, and whether something was changed since."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return said.stdout.strip()
 
 
 @dataclass(slots=True)
@@ -35,6 +47,7 @@ class Results:
     def _document(self) -> dict[str, Any]:
         return {
             "started": self.started.isoformat(timespec="seconds"),
+            "commit": commit(),
             "machine": {"cores": len(os.sched_getaffinity(0)), "platform": platform.platform()},
             "versions": {
                 "python": platform.python_version(),

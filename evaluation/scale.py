@@ -17,8 +17,6 @@ class Scale:
     # How long the legacy service is waited for before it "did not finish".
     patience: float
     burst_rounds: int
-    # Rounds that a busy machine may spoil, by refusals in good time; never by overselling.
-    burst_spoilt: int
     lone_requests: int
     normal_seconds: float
     soak_requests: int
@@ -48,7 +46,6 @@ FULL = Scale(
     uses=dataset.USES,
     patience=15,
     burst_rounds=5,
-    burst_spoilt=0,
     lone_requests=500,
     normal_seconds=60,
     soak_requests=1_440_000,
@@ -72,24 +69,23 @@ QUICK = Scale(
     name="quick",
     codes=2_000,
     uses=40_000,
-    patience=4,
+    patience=3,
     burst_rounds=3,
-    burst_spoilt=1,
     lone_requests=200,
-    normal_seconds=8,
-    soak_requests=12_000,
+    normal_seconds=6,
+    soak_requests=10_000,
     soak_segment=1_000,
-    soak_bytes=512,
+    soak_bytes=256,
     soak_items=3e-3,
     leak_bytes=2_048,
-    leak_requests=8_000,
-    legacy_soak_requests=3_000,
+    leak_requests=6_000,
+    legacy_soak_requests=2_400,
     last_use_rounds=150,
-    legacy_rounds=30,
-    flash_rate=200,
-    flash_seconds=8,
+    legacy_rounds=20,
+    flash_rate=150,
+    flash_seconds=6,
     ladder=(250, 1_000),
     ladder_seconds=1.5,
-    fault_rounds=50,
-    fault_seconds=12,
+    fault_rounds=40,
+    fault_seconds=9,
 )

@@ -33,8 +33,9 @@ MAX_WAITING = 4096
 
 
 def utc_now() -> datetime:
-    """Return the time as the database stores it: naive UTC."""
-    return datetime.now(UTC).replace(tzinfo=None)
+    """Return the time as the database and JavaScript have it: naive UTC, whole milliseconds."""
+    now = datetime.now(UTC)
+    return now.replace(tzinfo=None, microsecond=now.microsecond // 1000 * 1000)
 
 
 def create_app(settings: Settings, now: Callable[[], datetime] = utc_now) -> Service:

@@ -129,24 +129,24 @@ class Claimant:
         wanted = len(claim.tokens)
         # A code that the legacy service oversold has no room, and its count stays as it is.
         left = {"$max": [0, {"$floor": {"$subtract": ["$maxUses", "$currentUses"]}}]}
-        free = _without(claim.tokens, _uses_of("$take.others"))
-        barred = _without("$take.free", _uses_of(_unexpired("$eq", self.me)))
-        allowed = _without("$take.free", "$take.barred")
-        taken = {"$size": "$take.granted"}
-        later = {"$cond": [{"$gt": ["$take.room", taken]}, "$take.barred", []]}
-        mine = {"uses": {"$concatArrays": ["$take.granted", later]}, "taken": taken}
+        free = _without(claim.tokens, _uses_of("$_take.others"))
+        barred = _without("$_take.free", _uses_of(_unexpired("$eq", self.me)))
+        allowed = _without("$_take.free", "$_take.barred")
+        taken = {"$size": "$_take.granted"}
+        later = {"$cond": [{"$gt": ["$_take.room", taken]}, "$_take.barred", []]}
+        mine = {"uses": {"$concatArrays": ["$_take.granted", later]}, "taken": taken}
         return [
             {
                 "$set": {
-                    "take.others": _unexpired("$ne", self.me),
-                    "take.room": {"$cond": [{"$gt": ["$maxUses", None]}, left, wanted]},
+                    "_take.others": _unexpired("$ne", self.me),
+                    "_take.room": {"$cond": [{"$gt": ["$maxUses", None]}, left, wanted]},
                 }
             },
-            {"$set": {"take.free": free}},
-            {"$set": {"take.barred": {"$cond": [self._is_outrun(claim), barred, []]}}},
-            {"$set": {"take.granted": {"$slice": [allowed, {"$min": [wanted, "$take.room"]}]}}},
-            {"$set": _moved(taken, self._claim(claim, mine), "$take.others")},
-            {"$unset": "take"},
+            {"$set": {"_take.free": free}},
+            {"$set": {"_take.barred": {"$cond": [self._is_outrun(claim), barred, []]}}},
+            {"$set": {"_take.granted": {"$slice": [allowed, {"$min": [wanted, "$_take.room"]}]}}},
+            {"$set": _moved(taken, self._claim(claim, mine), "$_take.others")},
+            {"$unset": "_take"},
         ]
 
     def _take_alone(self, claim: Claim) -> Document:

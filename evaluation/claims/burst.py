@@ -7,9 +7,9 @@ from typing import Any
 
 from bson import ObjectId
 
-from evaluation.claims.claim import Claim, Finding, counted
+from evaluation.claims.claim import TOO_LATE, Before, Claim, Finding, Unclear, counted
 from evaluation.claims.orders import apply_line, new_promo, uses_of
-from evaluation.lab import LEGACY, LEGACY_ON_NOTHING, OURS, Lab, abandon
+from evaluation.lab import LEGACY, LEGACY_ON_NOTHING, OURS, Lab
 from evaluation.load.offered import Offered
 from evaluation.processes import Service, Variant
 from evaluation.scale import Scale
@@ -17,6 +17,8 @@ from evaluation.scale import Scale
 REQUESTS = 1_000
 USES = 500
 BOUND_SECONDS = 5.0
+# Longer than the bound, so that what is too slow is seen to end.
+WAIT_SECONDS = 10.0
 GRANTED = "200"
 RIGHT = {GRANTED: USES, "400 USAGE_LIMIT_REACHED": REQUESTS - USES}
 
@@ -35,7 +37,7 @@ class Sale:
 
 def sell(lab: Lab, service: Service, variant: Variant) -> Sale:
     """Offer a new code with 500 uses to 1000 users at once."""
-    promo_id, seen = _rush(lab, service, variant, lab.scale.patience)
+    promo_id, seen = _rush(lab, service, variant, WAIT_SECONDS)
     return _sale(seen, _recorded(lab, variant, promo_id))
 
 
@@ -54,17 +56,13 @@ def _sale(seen: Offered, recorded: int) -> Sale:
     return Sale(seen.seconds, len(seen.answers), dict(seen.outcomes), recorded, granted)
 
 
-def judge(sales: list[Sale], spoilt: int = 0) -> list[str]:
-    """Return what contradicts the claim; so many rounds may be spoilt, but none oversold."""
-    problems = [
-        f"round {number} sold {sale.recorded} uses of {USES}"
+def judge(sales: list[Sale]) -> list[str]:
+    """Return what contradicts the claim."""
+    return [
+        (Unclear if _is_late_at_most(sale) else str)(f"round {number}: {flaws}")
         for number, sale in enumerate(sales, 1)
-        if sale.recorded > USES
+        if (flaws := _flaws(sale))
     ]
-    bad = {number: text for number, sale in enumerate(sales, 1) if (text := _flaws(sale))}
-    if len(bad) > spoilt:
-        problems += [f"round {number}: {text}" for number, text in bad.items()]
-    return problems
 
 
 def _flaws(sale: Sale) -> str:
@@ -74,49 +72,58 @@ def _flaws(sale: Sale) -> str:
     if sale.outcomes != RIGHT:
         flaws.append(f"was answered {counted(sale.outcomes)}")
     if sale.recorded != USES:
-        flaws.append(f"recorded {sale.recorded} uses of {USES}")
+        flaws.append(f"sold {sale.recorded} uses of {USES}")
     return "; ".join(flaws)
 
 
+def _is_late_at_most(sale: Sale) -> bool:
+    """Whether every answer given was right, and those missing can explain what was not sold."""
+    late = sum(sale.outcomes.get(name, 0) for name in TOO_LATE)
+    granted = sale.outcomes.get(GRANTED, 0)
+    return (
+        set(sale.outcomes) <= RIGHT.keys() | TOO_LATE
+        and granted <= sale.recorded <= USES <= sale.recorded + late
+    )
+
+
 def measure(lab: Lab) -> Finding:
-    """Hold the sale several times, and once each with the legacy service on both databases."""
+    """Hold the sale several times."""
     with lab.service() as service:
         sell(lab, service, OURS)  # opens the connections and fills the caches
         sales = [sell(lab, service, OURS) for _ in range(lab.scale.burst_rounds)]
-    patience = lab.scale.patience
-    before = {
-        LEGACY.database: _legacy_sale(lab, LEGACY, patience),
-        LEGACY_ON_NOTHING.database: _legacy_sale(lab, LEGACY_ON_NOTHING, 4 * patience),
-    }
     slowest = max(sales, key=lambda sale: sale.seconds)
     figures: dict[str, Any] = {
         "requests": REQUESTS,
         "uses": USES,
         "sales": [asdict(sale) for sale in sales],
-        "legacy": {name: asdict(sale) for name, sale in before.items()},
     }
     measured = (
         f"{REQUESTS:,} answered in {slowest.seconds:.2f} s in the slowest of {len(sales)} "
         f"rounds; uses recorded of {USES}: {', '.join(str(sale.recorded) for sale in sales)}"
     )
-    return Finding(measured, judge(sales, lab.scale.burst_spoilt), _before(before), figures)
+    return Finding(measured, judge(sales), figures)
+
+
+def before(lab: Lab, _figures: dict[str, Any]) -> Before:
+    """Hold the sale once each with the legacy service on both databases."""
+    patience = lab.scale.patience
+    real = _legacy_sale(lab, LEGACY, patience)
+    nothing = _legacy_sale(lab, LEGACY_ON_NOTHING, 4 * patience)
+    text = (
+        f"{_ending(real)}; on an empty database it {_ending(nothing)} and sold "
+        f"{nothing.recorded} of {USES} uses"
+    )
+    sales = {LEGACY.database: asdict(real), LEGACY_ON_NOTHING.database: asdict(nothing)}
+    return Before(text, sales)
 
 
 def _legacy_sale(lab: Lab, variant: Variant, drain: float) -> Sale:
     with lab.service(variant) as service:
         promo_id, seen = _rush(lab, service, variant, drain)
-        abandon(service)
+        lab.abandon(service)
     # Counting is a scan here too: not beside those that nobody waits for any more.
     lab.rest()
     return _sale(seen, _recorded(lab, variant, promo_id))
-
-
-def _before(sales: dict[str, Sale]) -> str:
-    real, nothing = sales[LEGACY.database], sales[LEGACY_ON_NOTHING.database]
-    return (
-        f"{_ending(real)}; on an empty database it {_ending(nothing)} and sold "
-        f"{nothing.recorded} of {USES} uses"
-    )
 
 
 def _ending(sale: Sale) -> str:
@@ -125,9 +132,8 @@ def _ending(sale: Sale) -> str:
     return f"did not finish in {sale.seconds:.0f} s ({sale.answered:,} answered)"
 
 
-def _bound(scale: Scale) -> str:
-    spared = f"; {scale.burst_spoilt} slow round is forgiven" if scale.burst_spoilt else ""
-    return f"under {BOUND_SECONDS:.0f} s, exactly {USES} uses sold, no other answer{spared}"
+def _bound(_scale: Scale) -> str:
+    return f"under {BOUND_SECONDS:.0f} s, exactly {USES} uses sold, no other answer"
 
 
 CLAIM = Claim(
@@ -140,4 +146,5 @@ CLAIM = Claim(
     ),
     bound=_bound,
     measure=measure,
+    before=before,
 )

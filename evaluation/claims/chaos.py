@@ -61,6 +61,9 @@ def replica_set(folder: Path) -> Iterator[ReplicaSet]:
         ]
         _announce(mongod, proxies)
         yield ReplicaSet(mongod, proxies)
+        # Nobody reads their data again, and to stop cleanly a primary first waits for the others.
+        for member in mongod.members:
+            member.kill()
 
 
 def _announce(mongod: EmbeddedMongod, proxies: list[LossyProxy]) -> None:

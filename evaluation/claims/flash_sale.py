@@ -13,6 +13,7 @@ from evaluation.trends import percentile
 
 KEPT = "flash sale"
 CONNECTIONS = 256
+WARM_UP_SECONDS = 2
 # Of a hundred requests, these many are for other codes than the one on sale.
 TAIL = 10
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
@@ -65,7 +66,8 @@ def rush(lab: Lab) -> Rush:
 def _rush(lab: Lab) -> Rush:
     scale, asked = lab.scale, lines(lab)
     with lab.service(OBSERVED) as service:
-        lab.offer(service, asked, 2_000, rate=scale.flash_rate / 2, connections=CONNECTIONS)
+        warm_up = int(scale.flash_rate / 2 * WARM_UP_SECONDS)
+        lab.offer(service, asked, warm_up, rate=scale.flash_rate / 2, connections=CONNECTIONS)
         before, examined = lab.mongod_cpu(), _examined(lab)
         requests = int(scale.flash_rate * scale.flash_seconds)
         seen = lab.offer(service, asked, requests, rate=scale.flash_rate, connections=CONNECTIONS)

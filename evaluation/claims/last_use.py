@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluation import books
-from evaluation.claims.claim import Claim, Finding
+from evaluation.claims.claim import TOO_LATE, Before, Claim, Finding, Unclear
 from evaluation.claims.orders import with_one_left
 from evaluation.lab import LEGACY_ON_NOTHING, OURS, PREFIX, Lab
 from evaluation.load.client import Client
@@ -47,23 +47,32 @@ def _round(one: Client, other: Client, code: str) -> tuple[str, str]:
 def judge(rounds: Sequence[tuple[str, str]], violations: Sequence[str]) -> list[str]:
     """Return what contradicts the claim."""
     seen = Counter(tuple(sorted(pair)) for pair in rounds)
-    right = (GRANTED, REFUSED)
-    wrong = [f"{count} rounds ended {pair}" for pair, count in seen.items() if pair != right]
+    wrong = [
+        (Unclear if TOO_LATE.intersection(pair) else str)(f"{count} rounds ended {pair}")
+        for pair, count in seen.items()
+        if pair != (GRANTED, REFUSED)
+    ]
     return wrong + ([books.summarise(violations)] if violations else [])
 
 
 def measure(lab: Lab) -> Finding:
-    """Race on two service processes, and on two of the legacy service."""
+    """Race on two service processes."""
     ours, violations = _measure(lab, OURS, lab.scale.last_use_rounds)
-    legacy, _ = _measure(lab, LEGACY_ON_NOTHING, lab.scale.legacy_rounds)
     won = sum(GRANTED in pair and REFUSED in pair for pair in ours)
-    twice = sum(pair == (GRANTED, GRANTED) for pair in legacy)
-    figures = {"rounds": len(ours), "one_winner": won, "legacy_rounds": len(legacy)}
     return Finding(
         f"exactly one succeeded in {won:,} of {len(ours):,} rounds",
         judge(ours, violations),
+        {"rounds": len(ours), "one_winner": won},
+    )
+
+
+def before(lab: Lab, _figures: dict[str, Any]) -> Before:
+    """Race on two processes of the legacy service."""
+    legacy, _ = _measure(lab, LEGACY_ON_NOTHING, lab.scale.legacy_rounds)
+    twice = sum(pair == (GRANTED, GRANTED) for pair in legacy)
+    return Before(
         f"both succeeded in {twice} of {len(legacy)} rounds (on an empty database)",
-        {**figures, "legacy_two_winners": twice},
+        {"rounds": len(legacy), "two_winners": twice},
     )
 
 
@@ -91,4 +100,5 @@ CLAIM = Claim(
     ),
     bound=_bound,
     measure=measure,
+    before=before,
 )

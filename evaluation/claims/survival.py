@@ -14,9 +14,9 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from evaluation.claims.chaos import Chaos, ReplicaSet, replica_set
-from evaluation.claims.claim import Claim, Finding, counted
+from evaluation.claims.claim import Before, Claim, Finding, Unclear
 from evaluation.claims.orders import with_one_left
-from evaluation.lab import LEGACY_ON_NOTHING, OURS, PREFIX, WORKERS, Lab
+from evaluation.lab import LEGACY_ON_NOTHING, OURS, PREFIX, Lab
 from evaluation.load.client import ask
 from evaluation.processes import Service, Variant
 from evaluation.scale import Scale
@@ -64,11 +64,11 @@ def judge(contests: Sequence[Contest], unbalanced: Sequence[str]) -> list[str]:
         "users were granted a use that is not recorded": [
             c for c in contests if set(c.winners) - set(c.recorded_for)
         ],
-        "codes had a user who never got an answer": [
-            c for c in contests if any(o[:3] not in DEFINITE for o in c.outcomes.values())
-        ],
     }
     problems = [f"{len(found)} {meaning}" for meaning, found in faults.items() if found]
+    late = [c for c in contests if any(o[:3] not in DEFINITE for o in c.outcomes.values())]
+    if late:
+        problems.append(Unclear(f"{len(late)} codes had a user who never got an answer"))
     return problems + [f"after reconcile: {line}" for line in unbalanced[:3]]
 
 
@@ -78,16 +78,23 @@ def measure(lab: Lab) -> Finding:
     with replica_set(lab.folder / "replica-set") as servers:
         contests, faults = _contend(lab, servers, OURS, rounds, seconds)
         unbalanced = _reconcile(servers.uri, contests)
-        legacy, _ = _contend(
-            lab, servers, LEGACY_ON_NOTHING, rounds // LEGACY_SHARE, seconds / LEGACY_SHARE
-        )
-    twice = sum(len(contest.recorded_for) > 1 for contest in legacy.values())
     figures = {"faults": faults, "rounds": [asdict(contest) for contest in contests.values()]}
     return Finding(
         _measured(list(contests.values()), faults),
         judge(list(contests.values()), unbalanced),
+        figures,
+    )
+
+
+def before(lab: Lab, _figures: dict[str, Any]) -> Before:
+    """Contend for the uses of the legacy service, under the same faults."""
+    rounds, seconds = lab.scale.fault_rounds // LEGACY_SHARE, lab.scale.fault_seconds / LEGACY_SHARE
+    with replica_set(lab.folder / "replica-set-before") as servers:
+        legacy, _ = _contend(lab, servers, LEGACY_ON_NOTHING, rounds, seconds)
+    twice = sum(len(contest.recorded_for) > 1 for contest in legacy.values())
+    return Before(
         f"applied twice in {twice} of {len(legacy)} rounds",
-        {**figures, "legacy_rounds": len(legacy), "legacy_twice": twice},
+        {"rounds": len(legacy), "twice": twice},
     )
 
 
@@ -97,7 +104,7 @@ def _measured(contests: Sequence[Contest], faults: dict[str, int]) -> str:
     hit = sum(contest.repeats > 0 for contest in contests)
     return (
         f"applied once in {once:,}, twice in {twice:,} of {len(contests):,} rounds, {hit:,} of "
-        f"which were hit by a fault: {counted(faults)}"
+        f"which were hit by a fault ({', '.join(f'{name}: {n:,}' for name, n in faults.items())})"
     )
 
 
@@ -110,9 +117,8 @@ def _contend(
         if variant is OURS:
             migrate(database, lambda _line: None)
         promos = with_one_left(database, "FAULT", rounds)
-        log = lab.folder / f"{variant.name}-faults.log"
         with (
-            Service(variant, servers.uri, WORKERS, log) as service,
+            lab.service(variant, uri=servers.uri) as service,
             Chaos(service, servers) as chaos,
         ):
             played = _play(lab, service, promos, seconds)
@@ -201,4 +207,5 @@ CLAIM = Claim(
     ),
     bound=_bound,
     measure=measure,
+    before=before,
 )

@@ -96,14 +96,17 @@ def offer(load: Offer) -> Offered:
     """Run the generator; raises LoadFailed when it gives no result."""
     _allow_connections(load.connections)
     asked = {**asdict(load), "bodies": str(load.bodies), "prefix": secrets.token_hex(6)}
-    done = subprocess.run(
-        [sys.executable, "-m", "evaluation.load.open_loop", json.dumps(asked)],
-        capture_output=True,
-        text=True,
-        timeout=load.most_seconds + SPARE_SECONDS,
-        cwd=ROOT,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "evaluation.load.open_loop", json.dumps(asked)],
+            capture_output=True,
+            text=True,
+            timeout=load.most_seconds + SPARE_SECONDS,
+            cwd=ROOT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LoadFailed(f"the load generator has not ended in {error.timeout:.0f} s") from error
     if not done.stdout.startswith(RESULT):
         said = done.stderr.strip().splitlines() or ["it said nothing"]
         raise LoadFailed(f"the load generator gave no result: {said[-1]}")

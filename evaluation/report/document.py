@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,9 +14,26 @@ from typing import Any
 
 from evaluation.claims import Verdict
 from evaluation.lab import WORKERS
+from evaluation.processes import ROOT
 from evaluation.scale import Scale
 
 PACKAGES = ("flask", "gevent", "gunicorn", "msgspec", "pymongo")
+
+
+def revision() -> str:
+    """Return the commit that was measured, and whether the files differ from it."""
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    if not commit:
+        return "not under version control"
+    return f"commit {commit}" + (", with changes" if _git("status", "--porcelain") else "")
+
+
+def _git(*arguments: str) -> str:
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    done = subprocess.run([git, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 @dataclass(slots=True)
@@ -28,10 +47,12 @@ class Evaluation:
     comparison: dict[str, Any] = field(default_factory=dict)
     ladder: dict[str, Any] = field(default_factory=dict)
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    # As of the start: a run takes long enough for somebody to commit meanwhile.
+    revision: str = field(default_factory=revision)
 
     def figures(self, number: int) -> dict[str, Any]:
         """Return the figures of a claim, nothing where it was not measured."""
-        found = [v.finding.figures for v in self.verdicts if v.claim.number == number]
+        found = [v.figures for v in self.verdicts if v.claim.number == number]
         return found[0] if found else {}
 
     def as_plain(self) -> dict[str, Any]:
@@ -41,6 +62,7 @@ class Evaluation:
             "command": self.command,
             "machine": machine(),
             "versions": self.versions(),
+            "revision": self.revision,
             "scale": asdict(self.scale),
             "claims": [_plain(verdict, self.scale) for verdict in self.verdicts],
             "comparison": self.comparison,
@@ -82,7 +104,8 @@ def _plain(verdict: Verdict, scale: Scale) -> dict[str, Any]:
         "holds": verdict.holds,
         "measured": finding.measured,
         "problems": list(finding.problems),
-        "before": finding.before,
+        "repeated": verdict.repeated,
+        "before": verdict.before.text,
         "seconds": round(verdict.seconds, 1),
-        "figures": finding.figures,
+        "figures": verdict.figures,
     }

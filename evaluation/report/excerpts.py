@@ -1,12 +1,14 @@
-"""Parts of the report that stand alone: the verdicts in Markdown, each plot as an SVG file."""
+"""Parts of the report that stand alone: its tables in Markdown, each plot as an SVG file."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 from evaluation.report.charts import WIDE, Chart
-from evaluation.report.document import Evaluation
+from evaluation.report.comparison import comparison_rows
+from evaluation.report.document import Evaluation, machine
 
 PLOT_STYLE = (Path(__file__).parent / "plot.css").read_text()
 # Above the plot: its headline, and what its colours mean.
@@ -15,14 +17,40 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 CHARACTER = 7.5
 
 
+def tables(evaluation: Evaluation) -> str:
+    """Write where the figures come from, the verdicts, and what was compared, in Markdown."""
+    rows = comparison_rows(evaluation)
+    parts = [_origin(evaluation), verdict_table(evaluation)]
+    parts += [table(("before against after", "before", "after"), rows)] if rows else []
+    return "\n".join(parts)
+
+
+def _origin(evaluation: Evaluation) -> str:
+    scale, where = evaluation.scale, machine()
+    return (
+        f"From a run of `{evaluation.command}` on {evaluation.started:%-d %B %Y} "
+        f"({evaluation.revision}): "
+        f"{scale.codes:,} codes and {scale.uses:,} uses; {where['cores']} cores "
+        f"({where['processor']}), which the database, the load and {where['workers']} worker "
+        "processes share. *Before* is a port of the legacy service, faults included, on the same "
+        "data.\n"
+    )
+
+
 def verdict_table(evaluation: Evaluation) -> str:
-    """Write the verdicts as a table in Markdown, with the command that made them."""
-    lines = ["| claim | measured | before | verdict |", "| --- | --- | --- | --- |"]
+    """Write the verdicts as a table in Markdown."""
+    rows = []
     for verdict in evaluation.verdicts:
-        finding, word = verdict.finding, "holds" if verdict.holds else "**fails**"
-        cells = [verdict.claim.statement, finding.measured, finding.before, word]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join([*lines, "", f"`{evaluation.command}`, {evaluation.started:%Y-%m-%d}", ""])
+        word = "holds" if verdict.holds else "**fails**"
+        measured = "; ".join(filter(None, [verdict.finding.measured, verdict.repeated]))
+        rows.append((verdict.claim.statement, measured, verdict.before.text, word))
+    return table(("claim", "measured", "before", "verdict"), rows)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a table in Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(c.replace('|', '/') for c in line)} |\n" for line in lines)
 
 
 def standalone(chart: Chart) -> str:

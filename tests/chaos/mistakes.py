@@ -41,7 +41,7 @@ MUTANTS = [
         "the grant is not limited to what is left",
         "a crowd",
         "claims.py",
-        '{"$slice": [allowed, {"$min": [wanted, "$take.room"]}]}',
+        '{"$slice": [allowed, {"$min": [wanted, "$_take.room"]}]}',
         '{"$slice": [allowed, wanted]}',
     ),
     Mutant(

@@ -34,6 +34,8 @@ RUN_BY = {
     "make test-mongo": "tests/unit/test_commands.py::test_make_runs_what_is_there",
     "python -m docs.api": "tests/unit/test_docs.py"
     "::test_the_page_on_the_api_is_that_of_the_openapi_document",
+    "python -m evaluation.scaling": "tests/unit/test_scaling.py"
+    "::test_every_command_of_the_pages_is_run_here_or_by_the_test_of_the_cut_over",
     "python -m promo_service migrate": "tests/http/test_cutover.py::test_the_whole_way_and_back",
     "python -m promo_service reconcile": "tests/http/test_cutover.py::test_the_whole_way_and_back",
     "python -m promo_service seed": "tests/mongo/test_seed.py"
@@ -43,11 +45,18 @@ RUN_BY = {
 }
 # These measure for minutes, on a machine that does nothing else: here they are asked for help.
 STARTED = {
+    "make bench",
     "make evaluate",
+    "make failover",
+    "make flash-sale",
     "python -m evaluation.migration",
     "python -m evaluation.overload",
     "python -m tests.chaos.failover",
+    "python -m tests.chaos.results",
+    "python -m evaluation.excerpt",
 }
+# What the shell does by itself.
+BUILT_IN = {"wait"}
 PROGRAMS = {"curl": 1, "docker": 2, "gunicorn": 1, "kubectl": 2, "make": 2, "python": 3}
 
 
@@ -59,6 +68,7 @@ def commands(page: Path) -> list[str]:
     lines = [
         line for part in parts[1::2] if part.startswith("sh\n") for line in part.splitlines()[1:]
     ]
+    lines = [line.removesuffix(" &") for line in lines if line not in BUILT_IN]
     spans = re.findall(r"`([^`\n]+)`", "".join(parts[::2]))
     return lines + [span for span in spans if " " in span and span.split()[0] in PROGRAMS]
 

@@ -20,7 +20,7 @@ WATCHED = [
 ]
 METRIC = re.compile(r"\b(?:promo|process|python)_[a-z0-9_]+\b")
 # What else begins like a metric: the collections, the package, a part of a path.
-NO_METRICS = {"promo_codes", "promo_usage", "promo_service", "promo_id"}
+NO_METRICS = {"promo_codes", "promo_usage", "promo_service", "promo_id", "promo_uses_of_user"}
 VARIABLE = re.compile(r"\b(PROMO_[A-Z_]+|MONGODB_URI)\b")
 
 
