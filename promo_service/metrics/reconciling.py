@@ -11,12 +11,12 @@ class ReconcileMetrics:
     """The metrics of reconcile --every; counted in any case, and shown on a port where asked."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
         self._runs = Counter(
             "promo_reconcile_runs",
             "Runs, by outcome: done, or failed because the database was not available",
             ["outcome"],
-            registry=self._registry,
+            registry=self.registry,
         )
         for outcome in ("done", "failed"):
             # A counter that first appears as 1 has not increased, to Prometheus.
@@ -40,10 +40,10 @@ class ReconcileMetrics:
         self._last_success.set(time.time())
 
     def _counter(self, name: str, text: str) -> Counter:
-        return Counter(f"promo_reconcile_{name}", text, registry=self._registry)
+        return Counter(f"promo_reconcile_{name}", text, registry=self.registry)
 
     def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(f"promo_reconcile_{name}", text, registry=self._registry)
+        return Gauge(f"promo_reconcile_{name}", text, registry=self.registry)
 
     def succeeded(self, *, codes: int, suspected: int, given_back: int, added: int) -> None:
         """Count a run: codes, and uses."""
@@ -65,4 +65,4 @@ class ReconcileMetrics:
 
     def serve(self, port: int) -> None:
         """Answer Prometheus on this port, in a thread; raises OSError when it is not free."""
-        start_http_server(port, registry=self._registry)
+        start_http_server(port, registry=self.registry)

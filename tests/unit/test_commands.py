@@ -51,6 +51,7 @@ STARTED = {
     "make flash-sale",
     "python -m evaluation.migration",
     "python -m evaluation.overload",
+    "python -m evaluation.reconciling",
     "python -m tests.chaos.failover",
     "python -m tests.chaos.results",
     "python -m evaluation.excerpt",

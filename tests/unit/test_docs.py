@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from click import Context, Group
+from prometheus_client import generate_latest
 
 from docs import api
 from promo_service import cli, settings
-from promo_service.metrics import Metrics
+from promo_service.metrics import Metrics, ReconcileMetrics
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -60,8 +61,9 @@ def test_the_readme_lists_every_setting_and_no_other() -> None:
 
 
 def exposed() -> set[str]:
-    """Return the names of all series that a service can expose."""
-    kinds = re.findall(r"^# TYPE (\w+) (\w+)$", Metrics().exposition().decode(), re.MULTILINE)
+    """Return the names of all series that a service, or reconcile, can expose."""
+    text = (Metrics().exposition() + generate_latest(ReconcileMetrics().registry)).decode()
+    kinds = re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE)
     parts = {"histogram": ("", "_bucket", "_sum", "_count")}
     return {name + part for name, kind in kinds for part in parts.get(kind, ("",))}
 
