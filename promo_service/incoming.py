@@ -50,7 +50,7 @@ class Incoming(io.RawIOBase):
 
     def _has_arrived(self) -> bool:
         try:
-            return self._system_socket.recv(1, socket.MSG_PEEK) != b""
+            return bool(self._system_socket.recv(1, socket.MSG_PEEK))
         except OSError:  # nothing has, or the client has gone
             return False
 

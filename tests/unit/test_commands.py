@@ -34,6 +34,8 @@ RUN_BY = {
     "make test-mongo": "tests/unit/test_commands.py::test_make_runs_what_is_there",
     "python -m docs.api": "tests/unit/test_docs.py"
     "::test_the_page_on_the_api_is_that_of_the_openapi_document",
+    "python -m docs.cutover": "tests/unit/test_docs.py"
+    "::test_the_guide_shows_the_migration_that_was_measured",
     "python -m promo_service migrate": "tests/http/test_cutover.py::test_the_whole_way_and_back",
     "python -m promo_service reconcile": "tests/http/test_cutover.py::test_the_whole_way_and_back",
     "python -m promo_service seed": "tests/mongo/test_seed.py"
@@ -46,6 +48,7 @@ STARTED = {
     "make evaluate",
     "python -m evaluation.migration",
     "python -m evaluation.overload",
+    "python -m evaluation.scrape",
     "python -m tests.chaos.failover",
 }
 PROGRAMS = {"curl": 1, "docker": 2, "gunicorn": 1, "kubectl": 2, "make": 2, "python": 3}
