@@ -1,12 +1,14 @@
 """How long a migration takes beside live traffic, and what the traffic feels of it.
 
-`python -m evaluation.migration` seeds a database as the legacy service leaves it, builds the
-indexes, and applies codes at a fixed rate before, during and after the rest of the migration, which
-is killed and resumed on the way.
+`python -m evaluation.migration` seeds a database as the legacy service leaves it, and builds the
+indexes while uses are recorded as that does. Then it applies codes at a fixed rate before, during
+and after the rest of the migration, which is killed and resumed on the way. `python -m
+docs.cutover` puts the figures into the guide.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -19,7 +21,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import quantiles
 from tempfile import TemporaryDirectory
 from threading import Event
 from typing import Any
@@ -27,13 +28,17 @@ from typing import Any
 import click
 from bson import ObjectId
 from pymongo import MongoClient
+from pymongo.collection import Collection
 from pymongo.database import Database
 
+from docs import cutover
 from evaluation import dataset, prepared
 from evaluation.books import summarise, violations
 from evaluation.load import FRESH_USER
 from evaluation.load.offered import Offer, offer
 from evaluation.processes import ROOT, VARIANTS, Service
+from evaluation.report.document import machine
+from evaluation.trends import percentile
 from promo_service.embedded import EmbeddedMongod, die_with_parent
 from promo_service.migrations import indexes
 from promo_service.migrations.run import Run
@@ -43,8 +48,9 @@ Document = dict[str, Any]
 
 OURS = VARIANTS["ours"]
 CONNECTIONS = 64
-# Codes that take part in the load; the others are migrated beside it.
-CODES_IN_USE = 1000
+# So many different ones, which are sent again and again.
+REQUESTS = 20_000
+SECONDS_BETWEEN_RECORDS = 0.01
 # The load is offered in pieces, because nobody knows beforehand how long the migration takes.
 PIECE_SECONDS = 10
 DRAIN_SECONDS = 15.0
@@ -57,10 +63,10 @@ class Felt:
     latencies: list[float] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
 
-    def __str__(self) -> str:
-        cuts = quantiles(self.latencies, n=100)
-        said = ", ".join(f"{number:,} x {name}" for name, number in self.outcomes.most_common())
-        return f"p50 {cuts[49]:.1f} ms, p95 {cuts[94]:.1f} ms, p99 {cuts[98]:.1f} ms; {said}"
+    def figures(self) -> dict[str, Any]:
+        """Return percentiles in ms, and how often there was which outcome."""
+        cuts = {f"p{p}": round(percentile(self.latencies, p), 1) for p in (50, 95, 99, 100)}
+        return {"requests": len(self.latencies), **cuts, "outcomes": dict(self.outcomes)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +77,14 @@ class Load:
     bodies: Path
     rate: float
 
-    def piece(self, felt: Felt, seconds: float = PIECE_SECONDS) -> None:
-        """Offer it for some seconds."""
-        requests = max(2, round(self.rate * seconds))
-        done = offer(Offer(self.url, self.bodies, requests, self.rate, CONNECTIONS, DRAIN_SECONDS))
+    def piece(self, seconds: float, felt: Felt | None = None) -> Felt:
+        """Offer it for some seconds, and add what the clients see."""
+        felt = felt or Felt()
+        count = max(2, round(self.rate * seconds))
+        done = offer(Offer(self.url, self.bodies, count, self.rate, CONNECTIONS, DRAIN_SECONDS))
         felt.latencies += [answered.latency_ms for answered in done.requests]
         felt.outcomes += done.outcomes
+        return felt
 
     @contextmanager
     def beside(self) -> Iterator[Felt]:
@@ -85,7 +93,7 @@ class Load:
 
         def pieces() -> None:
             while not over.is_set():
-                self.piece(felt)
+                self.piece(PIECE_SECONDS, felt)
 
         with ThreadPoolExecutor(1) as thread:
             offering = thread.submit(pieces)
@@ -94,6 +102,28 @@ class Load:
             finally:
                 over.set()
         offering.result()
+
+
+@contextmanager
+def recording(uri: str, name: str) -> Iterator[Felt]:
+    """Record uses as the legacy service does while the `with` runs, one after the other."""
+    felt, over = Felt(), Event()
+
+    def record(uses: Collection[Document]) -> None:
+        (use,) = uses.aggregate([{"$sample": {"size": 1}}, {"$unset": "_id"}])
+        while not over.wait(SECONDS_BETWEEN_RECORDS):
+            started = time.monotonic()
+            uses.insert_one({**use, "_id": ObjectId(), "userId": ObjectId()})
+            felt.latencies.append((time.monotonic() - started) * 1e3)
+            felt.outcomes["recorded"] += 1
+
+    with MongoClient[Document](uri, w="majority") as client, ThreadPoolExecutor(1) as thread:
+        writing = thread.submit(record, client[name]["promo_usage"])
+        try:
+            yield felt
+        finally:
+            over.set()
+        writing.result()
 
 
 def migrate(
@@ -135,15 +165,16 @@ def _is_numbered(database: Database[Document], use_id: ObjectId) -> bool:
     return found is not None and "useSlot" in found
 
 
-def _requests(database: Database[Document]) -> list[str]:
-    """Return the requests: an apply of each of some codes that no load sells out."""
+def requests(database: Database[Document]) -> list[str]:
+    """Return the requests: applies of codes that no load sells out, each as often as it is used."""
     now = datetime.now(UTC).replace(tzinfo=None)
     unlimited = {"isActive": True, "maxUses": None, "validUntil": {"$gt": now}}
-    found = database["promo_codes"].find(unlimited, {"code": 1}).limit(CODES_IN_USE)
+    codes = {p["_id"]: p["code"] for p in database["promo_codes"].find(unlimited, {"code": 1})}
+    used = database["promo_usage"].aggregate([{"$group": {"_id": "$promoId", "n": {"$sum": 1}}}])
+    weights = {each["_id"]: each["n"] for each in used if each["_id"] in codes}
+    asked = random.Random(1).choices([*weights], [*weights.values()], k=REQUESTS)
     fields = f'"userId":"{FRESH_USER}","orderAmount":100'
-    lines = [f'apply {{"code":"{promo["code"]}",{fields}}}' for promo in found]
-    random.Random(1).shuffle(lines)
-    return lines
+    return [f'apply {{"code":"{codes[promo_id]}",{fields}}}' for promo_id in asked]
 
 
 def _is_wrong(database: Database[Document]) -> list[str]:
@@ -154,20 +185,30 @@ def _is_wrong(database: Database[Document]) -> list[str]:
     return ([f"{left:,} uses without a number"] if left else []) + found
 
 
-def measure(mongod: EmbeddedMongod, folder: Path, asked: dict[str, Any]) -> list[str]:
-    """Seed, migrate under load, and report; return what is wrong afterwards."""
+def measure(mongod: EmbeddedMongod, folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """Seed, migrate under load; return the figures, and what is wrong afterwards."""
     with MongoClient[Document](mongod.uri) as client:
         database = client[OURS.database]
         now = datetime.now(UTC).replace(tzinfo=None)
         seed(database, asked["codes"], asked["uses"], lambda _: None, now=now)
         milestones = _milestones(database, asked["uses"], asked["kills"])
-        indexes.build(Run(database, click.echo, dry_run=False, max_rate=None))
+        with recording(mongod.uri, OURS.database) as recorded:
+            started = time.monotonic()
+            indexes.build(Run(database, click.echo, dry_run=False, max_rate=None))
+            seconds = time.monotonic() - started
         bodies = folder / "bodies.txt"
-        bodies.write_text("\n".join(_requests(database)) + "\n")
+        bodies.write_text("\n".join(requests(database)) + "\n")
         with Service(OURS, mongod.uri, asked["workers"], folder / "service.log") as service:
             load = Load(service.url("/api/promo-codes"), bodies, asked["rate"])
-            _phases(load, mongod.uri, database, milestones, asked)
-        return _is_wrong(database)
+            figures = _phases(load, mongod.uri, database, milestones, asked)
+        return {
+            "measured": now.date().isoformat(),
+            "machine": machine(),
+            "asked": asked,
+            "indexes": {"seconds": seconds, **recorded.figures()},
+            **figures,
+            "wrong": _is_wrong(database),
+        }
 
 
 def _phases(
@@ -176,18 +217,19 @@ def _phases(
     database: Database[Document],
     milestones: Sequence[ObjectId],
     asked: dict[str, Any],
-) -> None:
-    before, after = Felt(), Felt()
+) -> dict[str, Any]:
     # The first request for a code counts its uses, where the migration has not.
-    load.piece(Felt(), CODES_IN_USE / load.rate + 1)
-    load.piece(before, asked["seconds"])
-    click.echo(f"before: {before}")
+    load.piece(PIECE_SECONDS)
+    before = load.piece(asked["seconds"])
     with load.beside() as during:
         seconds, kills = migrate(uri, database, asked["max_rate"], milestones)
-    click.echo(f"during: {during}")
-    load.piece(after, asked["seconds"])
-    click.echo(f"after: {after}")
-    click.echo(f"{asked['uses']:,} uses migrated in {seconds:.1f} s, killed {kills} times")
+    after = load.piece(asked["seconds"])
+    felt = {"before": before, "during": during, "after": after}
+    return {
+        "seconds": seconds,
+        "kills": kills,
+        **{phase: each.figures() for phase, each in felt.items()},
+    }
 
 
 @click.command(epilog="Exit codes: 0 the books are right afterwards, 1 they are not.")
@@ -198,16 +240,24 @@ def _phases(
 @click.option("--kills", default=3, show_default=True, type=click.IntRange(0))
 @click.option("--seconds", default=30.0, show_default=True, help="Before, and after.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1))
-def main(**asked: Any) -> None:
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=cutover.FIGURES,
+    help="Where the figures go.  [default: docs/migration.json]",
+)
+def main(output: Path, **asked: Any) -> None:
     """Measure a migration beside live traffic."""
     prepared.FOLDER.mkdir(exist_ok=True)
     with (
         TemporaryDirectory(prefix=f"run-{os.getpid()}-", dir=prepared.FOLDER) as folder,
         EmbeddedMongod(folder, cache_gb=prepared.CACHE_GB) as mongod,
     ):
-        wrong = measure(mongod, Path(folder), asked)
-    if wrong:
-        raise click.ClickException(summarise(wrong))
+        figures = measure(mongod, Path(folder), asked)
+    output.write_text(json.dumps(figures, indent=1) + "\n")
+    click.echo(cutover.table(figures))
+    if figures["wrong"]:
+        raise click.ClickException(summarise(figures["wrong"]))
 
 
 if __name__ == "__main__":

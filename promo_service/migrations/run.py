@@ -14,7 +14,8 @@ from pymongo.write_concern import WriteConcern
 
 Document = dict[str, Any]
 
-BATCH = 1000
+# Small, for requests wait behind a batch.
+BATCH = 250
 # How many examples of one finding are listed; the rest is only counted.
 EXAMPLES = 20
 SECONDS_BETWEEN_LINES = 2.0

@@ -36,6 +36,8 @@ RUN_BY = {
     "::test_the_page_on_the_api_is_that_of_the_openapi_document",
     "python -m evaluation.scaling": "tests/unit/test_scaling.py"
     "::test_every_command_of_the_pages_is_run_here_or_by_the_test_of_the_cut_over",
+    "python -m docs.cutover": "tests/unit/test_docs.py"
+    "::test_the_guide_shows_the_migration_that_was_measured",
     "python -m promo_service migrate": "tests/http/test_cutover.py::test_the_whole_way_and_back",
     "python -m promo_service reconcile": "tests/http/test_cutover.py::test_the_whole_way_and_back",
     "python -m promo_service seed": "tests/mongo/test_seed.py"
@@ -52,6 +54,7 @@ STARTED = {
     "python -m evaluation.migration",
     "python -m evaluation.overload",
     "python -m evaluation.reconciling",
+    "python -m evaluation.scrape",
     "python -m tests.chaos.failover",
     "python -m tests.chaos.results",
     "python -m evaluation.excerpt",

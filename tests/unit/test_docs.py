@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click import Context, Group
 from prometheus_client import generate_latest
 
-from docs import api
+from docs import api, cutover
 from promo_service import cli, settings
 from promo_service.metrics import Metrics, ReconcileMetrics
 
@@ -27,6 +28,34 @@ VARIABLE = re.compile(r"\b(PROMO_[A-Z_]+|MONGODB_URI)\b")
 
 def test_the_page_on_the_api_is_that_of_the_openapi_document() -> None:
     assert api.PAGE.read_text() == api.page(), "run python -m docs.api"
+
+
+FIGURES: dict[str, Any] = {
+    "measured": "2026-01-01",
+    "machine": {"cores": 2, "processor": "a processor"},
+    "asked": {"codes": 50_000, "uses": 2_000_000, "rate": 500.0, "max_rate": None, "workers": 2},
+    "indexes": {"seconds": 12.3, "outcomes": {"recorded": 1200}},
+    "seconds": 400.4,
+    "kills": 3,
+    "before": {"outcomes": {"200": 1200}},
+    "during": {"outcomes": {"200": 1198, "503 UNAVAILABLE": 2}},
+    "after": {"outcomes": {"200": 1200}},
+}
+FELT = {"requests": 1200, "p50": 1.0, "p95": 2.0, "p99": 3.0, "p100": 1004.0}
+
+
+def test_the_table_of_a_migration_shows_every_phase() -> None:
+    phases = ("indexes", "before", "during", "after")
+    figures = {**FIGURES, **{phase: {**FELT, **FIGURES[phase]} for phase in phases}}
+    said, _, _, _, *rows = cutover.table(figures).splitlines()
+    assert "2,000,000 uses, beside 500 applies/s, no rate given, killed and resumed 3 times" in said
+    assert "built in 12 s, the rest took 400 s" in said
+    assert [row.split(" | ")[2] for row in rows] == ["0", "0", "2", "0"]
+    assert all(row.endswith("| 1,200 | 0 | 1.0 | 2.0 | 3.0 | 1,004.0 |") for row in rows[::3])
+
+
+def test_the_guide_shows_the_migration_that_was_measured() -> None:
+    assert cutover.PAGE.read_text() == cutover.page(), "run python -m docs.cutover"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
