@@ -44,6 +44,8 @@ WAIT_SECONDS = 2 * REQUEST_SECONDS
 FEW_LEFT = 20
 # The old reads of a fresh primary, and codes that are being counted, settle within this.
 CALM_SECONDS = 0.5
+# For so long at most a crowd is served after the last fault, until it has made enough claims.
+LONGEST_CALM_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,13 @@ class Rush:
         return sorted({attempt.code for attempt in self.history})
 
 
-def play(on: Stage, schedules: Mapping[str, Sequence[str]]) -> Iterator[Result]:
+def play(on: Stage, schedules: Mapping[str, Sequence[str]], claims: int = 0) -> Iterator[Result]:
     """Play schedules, faults by seed, one after the other, and judge each of them.
 
-    They are reconciled together, with one wait for all.
+    After its faults each goes on until it has so many claims. They are reconciled together, with
+    one wait for all.
     """
-    rushes = [rush(on, seed, faults) for seed, faults in schedules.items()]
+    rushes = [rush(on, seed, faults, claims) for seed, faults in schedules.items()]
     started = time.monotonic()
     lowered = _settle(on, rushes)
     settling = (time.monotonic() - started) / len(rushes)
@@ -119,8 +122,8 @@ def play(on: Stage, schedules: Mapping[str, Sequence[str]]) -> Iterator[Result]:
         yield _judge(on, each, each.seconds + settling, lowered)
 
 
-def rush(on: Stage, seed: str, faults: Sequence[str]) -> Rush:
-    """Let a crowd order while one fault comes after the other."""
+def rush(on: Stage, seed: str, faults: Sequence[str], claims: int) -> Rush:
+    """Let a crowd order while one fault comes after the other, and until it has so many claims."""
     rng = random.Random(seed)
     scene = Scene(on.services, on.servers, rng)
     started = time.monotonic()
@@ -132,6 +135,9 @@ def rush(on: Stage, seed: str, faults: Sequence[str]) -> Rush:
             FAULTS[name](scene)
         on.servers.primary()
         scene.pause(CALM_SECONDS, 2 * CALM_SECONDS)
+        calm_until = time.monotonic() + LONGEST_CALM_SECONDS
+        while len(crowd.attempts) < claims and time.monotonic() < calm_until:
+            time.sleep(0.1)
     return Rush(seed, faults, rng, since, list(crowd.attempts), time.monotonic() - started)
 
 
@@ -187,6 +193,7 @@ def _few_left(on: Stage, codes: Sequence[str]) -> Iterator[tuple[str, int]]:
 @click.option("--schedules", default=3, help="How many to play.")
 @click.option("--faults", default=5, help="How many in each.")
 @click.option("--only", multiple=True, type=click.Choice(sorted(FAULTS)), help="These alone.")
+@click.option("--claims", default=5000, help="How many each goes on for, if they come in time.")
 @click.option(
     "--together", default=5, help="How many are played before all of them are reconciled at once."
 )
@@ -201,11 +208,12 @@ def main(
     schedules: int,
     faults: int,
     only: tuple[str, ...],
+    claims: int,
     together: int,
     results: Path | None,
 ) -> None:
     """Play schedules of faults; the exit status is 1 when anything was violated."""
-    claims, violations = 0, 0
+    made, violations = 0, 0
     started = time.monotonic()
     drawn = {
         str(number): list(only) or draw(random.Random(f"{number} faults"), faults)
@@ -214,8 +222,8 @@ def main(
     waiting = iter(drawn.items())
     with stage() as on:
         while group := dict(islice(waiting, together)):
-            for result in play(on, group):
-                claims += result.claims
+            for result in play(on, group, claims):
+                made += result.claims
                 violations += len(result.violations)
                 click.echo(f"[{int(result.seed) - seed + 1}/{schedules}] {result}")
                 for violation in result.violations[:20]:
@@ -224,7 +232,7 @@ def main(
                     keep(result, results)
     minutes = (time.monotonic() - started) / 60
     click.echo(
-        f"{claims:,} claims under {schedules} schedules, seeds {seed} to {seed + schedules - 1}, "
+        f"{made:,} claims under {schedules} schedules, seeds {seed} to {seed + schedules - 1}, "
         f"in {minutes:.1f} minutes: {violations} violations"
     )
     sys.exit(bool(violations))
