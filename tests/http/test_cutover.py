@@ -22,6 +22,7 @@ import pytest
 from bson import ObjectId
 from pymongo import MongoClient
 from pymongo.database import Database
+from pymongo.read_concern import ReadConcern
 
 from evaluation import processes
 from promo_service.embedded import EmbeddedMongod
@@ -307,6 +308,12 @@ def open_sale(
 
 def reconcile(client: MongoClient[Document], sale: Sale) -> None:
     """Reconcile one code that nobody is using."""
+    # Before MongoDB 5.0 a write of the legacy service does not wait for a majority, and reconcile
+    # reads what a majority has. In production its wait is long enough for that.
+    with client.start_session(causal_consistency=True) as session:
+        nudge = client["test"].get_collection("nudge", read_concern=ReadConcern("majority"))
+        nudge.insert_one({}, session=session)
+        nudge.find_one({}, session=session)
     store = Store(client, sale.database.name, claim_seconds=1)
     run_once(store, wait_seconds=0, codes=[sale.promo["code"]], sleep=lambda _: None)
 
