@@ -11,6 +11,7 @@ import psutil
 from evaluation import measure
 from evaluation.claims.orders import apply_line, new_promo
 from evaluation.lab import Lab, settle
+from evaluation.load import LoadFailed
 from evaluation.load.offered import Offered
 from evaluation.processes import Service
 from evaluation.scaling.measurement import HOT, LOADS, Run
@@ -68,12 +69,15 @@ def _run(lab: Lab, service: Service, load: _Load) -> Run:
     spent = _read(lab, cpu, _metrics(service)).since(before)
     asked = f"{load.name}, {load.workers} workers, {rate or 'no limit'}"
     lab.say(f"{asked}: {seen.answered_rate:,.0f}/s")
-    return _figures(load, seen, spent, max(by_worker) / sum(by_worker))
+    # The accounts tick every 10 ms: of very few requests, they show nothing.
+    return _figures(load, seen, spent, max(by_worker) / (sum(by_worker) or 1))
 
 
 def _figures(load: _Load, seen: Offered, spent: measure.Reading, busiest: float) -> Run:
     counted = seen.requests if load.rate else seen.answers
     number = len(counted)
+    if not number:
+        raise LoadFailed(f"nothing was answered: {load}")
     latencies = [one.latency_ms for one in counted]
     return Run(
         load=load.name,

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,10 +50,13 @@ leaves a use taken for good.
 
 
 class Apps(NamedTuple):
-    """The service with two deadlines."""
+    """The service with two deadlines.
+
+    The hasty one is made for each row: it would remember that the database did not answer.
+    """
 
     patient: InProcess
-    hasty: InProcess
+    hasty: Callable[[], AbstractContextManager[InProcess]]
 
 
 @dataclass
@@ -93,10 +98,8 @@ def play(port: int, database: Database[Document], cases: Sequence[tuple[Step, Fa
     with CommandProxy(port) as proxy:
         # A driver that finds a replica set would go round the proxy.
         uri = f"mongodb://{proxy.address}/?directConnection=true"
-        with (
-            in_process(uri, database.name, PATIENT_SECONDS) as patient,
-            in_process(uri, database.name, HASTY_SECONDS) as hasty,
-        ):
+        hasty = partial(in_process, uri, database.name, HASTY_SECONDS)
+        with in_process(uri, database.name, PATIENT_SECONDS) as patient:
             rows = [
                 _play_until_hit(step, fault, database, proxy, Apps(patient, hasty))
                 for step, fault in cases
@@ -132,8 +135,9 @@ def _play(
     earlier = apps.patient.ask(stage.earlier)
     decide = OnNth(step.command, fault.fate, step.skip, fault.times, fault.seconds)
     proxy.decide = _besides(stage, decide)
-    asked = (apps.hasty if fault.seconds else apps.patient).ask(stage.orders)
-    proxy.wait_until_idle()
+    with apps.hasty() if fault.seconds else nullcontext(apps.patient) as app:
+        asked = app.ask(stage.orders)
+        proxy.wait_until_idle()
     proxy.decide = lambda _: Fate.PASS
     row = Row(step, fault, stage, earlier + asked, decide.hits, stage.books())
     row.violations += judge(database, stage.codes, row.asked, settled=False)
