@@ -100,9 +100,14 @@ class Profile:
         return (seconds >= self.ramp) + (seconds >= self.ramp + self.hold)
 
 
+def since_start(history: list[Second], at: float) -> float:
+    """Return the seconds of load until then: before it, codes are made for it."""
+    return at - next((second.at for second in history if second.requests), at)
+
+
 def judge(history: list[Second], profile: Profile) -> Peak:
     """Look at the seconds of the peak."""
-    held = [second for second in history if profile.phase(second.at - history[0].at) == 1]
+    held = [second for second in history if profile.phase(since_start(history, second.at)) == 1]
     first, last = held[0], held[-1]
     served = (last.requests - first.requests) / (last.at - first.at)
     failures = history[-1].failures
@@ -154,7 +159,7 @@ def play(
     with _locust(service.url(""), profile, to) as locust:
         while locust.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
             history = read_history(path) if path.exists() else []
-            since = history[-1].at - history[0].at if history else 0.0
+            since = since_start(history, history[-1].at) if history else 0.0
             if profile.phase(since) > len(corners):
                 spent = {"mongod": _cpu(server), "locust": _cpu(locust)}
                 spent |= {"service": service.cpu_seconds()}

@@ -33,11 +33,11 @@ MARGIN = 1.25
 # How many times as long as usual a batch may take until another one is started beside it. To the
 # database, two small batches cost nearly twice as much as one large one.
 PATIENCE = 2
-# After a batch of so many, the next one waits a moment for others to arrive. At 2000 requests/s it
-# takes a fifth off the CPU of the database, and a sixth off the service's: p50 is no worse, as
-# long as CPU is what there is too little of. With fewer requests it would only make them wait.
+# After a batch of so many, the next one waits for others to arrive: as long as batches take of
+# late, but not longer than this. Where CPU is what there is too little of, batches take longer,
+# more arrive meanwhile, and a request costs less. With fewer requests it would only make them wait.
 CROWD = 4
-GATHER_SECONDS = 0.01
+MOST_GATHER_SECONDS = 0.02
 # A batch that failed after so much of the time that it had was not refused: it got no answer.
 SILENCE_SHARE = 0.5
 
@@ -174,7 +174,7 @@ class Batcher(Generic[K, I, R]):
                 self._run_batch(batch)
                 # Answers go out first, and what arrives meanwhile joins the next batch.
                 crowded = sum(map(len, batch.values())) >= CROWD
-                gevent.sleep(GATHER_SECONDS if crowded else 0)
+                gevent.sleep(min(MOST_GATHER_SECONDS, self._batch_seconds) if crowded else 0)
         finally:
             self._free_lanes += 1
             self._start_lane()  # a lane that was killed leaves its work to another one

@@ -154,7 +154,7 @@ def _batching() -> Batching:
     return Batching(
         most=redeem.MAX_BATCH,
         crowd=batcher.CROWD,
-        gather=batcher.GATHER_SECONDS,
+        gather=batcher.MOST_GATHER_SECONDS,
         lanes=max(1, settings.max_pool_size // 2),
         claim_lasts=settings.request_timeout * app.CLAIM_TIMEOUTS,
     )

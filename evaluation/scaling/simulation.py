@@ -35,8 +35,8 @@ class Shop:
 
     `request` is the CPU that one request takes of its process, `work` tells what a batch of a size
     takes. The processes are dealt out to `documents`; without any, nobody waits for a document.
-    After a batch of `crowd` or more the next one waits for `gather`. A process refuses who comes
-    when `room` requests wait.
+    After a batch of `crowd` or more the next one waits as long as that took, `gather` at most. A
+    process refuses who comes when `room` requests wait.
     """
 
     rate: float
@@ -163,7 +163,8 @@ def simulate(shop: Shop, *, seconds: float, warm_up: float, seed: int = 1) -> Ou
             tally.batches += 1
             tally.batched += len(members)
         process.running -= 1
-        later = answered + (shop.gather if len(members) >= shop.crowd else 0.0)
+        took = answered - at + work.service + work.read
+        later = answered + (min(shop.gather, took) if len(members) >= shop.crowd else 0.0)
         for start, others, more in process.start(later):
             heappush(events, (start, number, others, more))
     return _outcome(shop, tally, seconds, taking)
@@ -181,7 +182,8 @@ def ceiling(shop: Shop) -> float:
 
 def _most(shop: Shop, size: int) -> float:
     work = shop.work(size)
-    around = work.service + work.read + work.take + work.record + 2 * work.commit + shop.gather
+    around = work.service + work.read + work.take + work.record + 2 * work.commit
+    around += min(shop.gather, around)
     busy = [shop.request + work.service / size, around / size / shop.lanes]
     limits = [shop.processes / seconds for seconds in busy if seconds]
     if shop.documents and work.take:

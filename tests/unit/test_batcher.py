@@ -141,7 +141,7 @@ def staged(monkeypatch: pytest.MonkeyPatch) -> Iterator[StageFactory]:
     stages: list[Stage] = []
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(module, "GATHER_SECONDS", 0)
+    monkeypatch.setattr(module, "MOST_GATHER_SECONDS", 0)
 
     def build(**bounds: int) -> Stage:
         stages.append(Stage(clock, **bounds))
@@ -317,13 +317,21 @@ def test_after_a_crowd_the_next_batch_waits_for_others_to_arrive(
     pauses: list[float] = []
     monkeypatch.setattr(gevent, "sleep", pauses.append)
     stage = staged()
-    monkeypatch.setattr(module, "GATHER_SECONDS", 0.25)
+    monkeypatch.setattr(module, "MOST_GATHER_SECONDS", 0.25)
     stage.submit_together("A", *range(module.CROWD - 1))
     stage.next().answer()
     assert pauses == [0]
     stage.submit_together("B", *range(module.CROWD))
+    stage.clock.seconds += 0.125
     stage.next().answer()
-    assert pauses == [0, 0.25]
+    for seconds in (0.125, 100, 100):  # then it is what most of the last batches took
+        stage.submit("C", 0, seconds=1000)
+        stage.clock.seconds += seconds
+        stage.next().answer()
+    assert pauses[:2] == [0, 0]  # no batch has taken any time yet, but one
+    stage.submit_together("D", *range(module.CROWD))
+    stage.next().answer()
+    assert pauses[2:] == [0.125]
 
 
 def test_who_is_unanswered_at_the_deadline_is_told_so(staged: StageFactory) -> None:
@@ -715,7 +723,7 @@ def test_whatever_handlers_do_everybody_gets_his_answer(
     batcher: Batcher[str, int, str] = Batcher(
         handle, lanes=lanes, max_batch=max_batch, max_waiting=100
     )
-    with mock.patch.object(module, "GATHER_SECONDS", 0):
+    with mock.patch.object(module, "MOST_GATHER_SECONDS", 0):
         assert outcomes(batcher, keys, chance) <= {"answered", "failed"}
     kept = [batcher._waiting, batcher._ready, batcher._running, batcher.waiting]
     assert not any(kept)

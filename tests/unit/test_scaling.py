@@ -147,7 +147,7 @@ def test_more_than_the_document_takes_is_held_by_nobody_unless_it_is_split() -> 
     assert most == pytest.approx(math.sqrt(128 / 100e-6 / request), rel=0.05)
     asked = Plan(HOT, 2 * most, 1)
     assert not sizing.fewest(asked).held
-    assert sizing.fewest(replace(asked, parts=8)).held
+    assert sizing.fewest(replace(asked, parts=16)).held
 
 
 def test_many_codes_know_no_document_and_few_share_one_of_them() -> None:

@@ -23,10 +23,10 @@ def test_only_the_lines_of_all_requests_together_are_read(tmp_path: Path) -> Non
 
 
 def history(rate: float, p95: float = 50, failures: int = 0) -> list[Second]:
-    """Return a history of 2 s up, 10 s at a rate and 2 s down."""
-    return [
-        Second(1000 + n, round(rate * max(0, min(n - 1, 11))), failures, p95) for n in range(15)
-    ]
+    """Return a history of 3 s without load, 2 s up, 10 s at a rate and 2 s down."""
+    idle = [Second(1000 + n, 0, failures, 0) for n in range(3)]
+    served = [1, *(round(1 + rate * max(0, min(n - 1, 11))) for n in range(1, 15))]
+    return idle + [Second(1003 + n, total, failures, p95) for n, total in enumerate(served)]
 
 
 def test_the_rate_is_that_of_the_peak_alone() -> None:
