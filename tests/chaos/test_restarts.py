@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -87,7 +88,11 @@ def test_the_pool_is_whole_after_very_many_requests_that_were_given_up(
     assert Counter(answer.status for answer in late) == {503: GIVEN_UP}
     assert outcomes(again) == {"OK": 20}
     assert service.worker_pids() == [worker]
-    assert _connections(client) - connections <= POOL
+    # mongod closes a connection that was given up when the command on it is no longer held back.
+    deadline = time.monotonic() + 10
+    while (more := _connections(client) - connections) > POOL:
+        assert time.monotonic() < deadline, f"{more} connections more"
+        time.sleep(0.1)
     assert sale.violations() == []
 
 
