@@ -57,6 +57,7 @@ STARTED = {
     "python -m evaluation.scrape",
     "python -m tests.chaos.failover",
     "python -m tests.chaos.results",
+    "python -m evaluation.evaluate",
     "python -m evaluation.excerpt",
 }
 # What the shell does by itself.
