@@ -14,6 +14,9 @@ SCENARIO ?=
 QUICK ?=
 # The MongoDB of test-mongo: 4.4, 5.0 or 6.0
 VERSION ?= 4.4
+# So many processes share the tests, a file at a time, each with a mongod of its own.
+PROCESSES ?= 2
+TESTS = $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-deploy test-mongo audit fuzz chaos failover mutants lint format bench flash-sale evaluate clean
@@ -25,14 +28,14 @@ run: $(STAMP) ## start the service, with a database of its own unless MONGODB_UR
 	@$(BIN)/python -m promo_service run
 
 test: $(STAMP) ## run all tests, on a real mongod
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(TESTS) $(ARGS)
 
 test-deploy: $(STAMP) ## run the tests of deploy/; they need nginx and Prometheus from the system
 	@$(BIN)/python -m pytest tests/deploy $(ARGS)
 
 test-mongo: $(STAMP) ## run the tests that need MongoDB on another one: make test-mongo VERSION=5.0
 	@mongod=$$($(BIN)/python -m tests.support.versions $(VERSION)) && \
-		MONGOD_BINARY=$$mongod $(BIN)/python -m pytest tests/mongo tests/http tests/stateful $(ARGS)
+		MONGOD_BINARY=$$mongod $(TESTS) tests/mongo tests/http tests/stateful $(ARGS)
 
 bench: $(STAMP) ## measure the service beside its yardsticks
 	@$(BIN)/python -m evaluation.bench $(if $(SCENARIO),--scenario $(SCENARIO)) $(ARGS)

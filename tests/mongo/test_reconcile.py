@@ -36,6 +36,8 @@ Document = dict[str, Any]
 LIFETIME = 0.3
 # Against a thread that the machine holds up, as long as a network holds up a command.
 WAIT = 2.0
+# Seconds in which a machine that does other work too gets something done.
+PATIENCE = 60.0
 
 
 @pytest.fixture
@@ -296,16 +298,20 @@ def test_beside_traffic_that_never_pauses_no_use_in_flight_is_given_back(
             time.sleep(rng.random() * 0.1)
 
     reconciler = Store(client, migrated.name, claim_seconds=LIFETIME)
+    started = time.monotonic()
     with watching(migrated, promo_id) as watch, ThreadPoolExecutor(4) as pool:
         shops = [pool.submit(shop, 1_000_000 * number) for number in range(1, 5)]
         counts = [run_once(reconciler, wait_seconds=WAIT) for _ in range(2)]
+        # On a busy machine every use so far may have been late: there is to be one to count.
+        while recorded(migrated, promo_id) == 0 and time.monotonic() < started + PATIENCE:
+            counts.append(run_once(reconciler, wait_seconds=WAIT))
         over.set()
         for each in shops:
             each.result()
         time.sleep(WAIT)
     assert watch.violations == []
     assert watch.looks > 0
-    assert [each.lowered for each in counts] == [0, 0]
+    assert [each.lowered for each in counts] == [0] * len(counts)
     assert len(leaked) > 0
     assert at_once(reconciler).uses_given_back == len(leaked)
     assert taken(migrated, promo_id) == recorded(migrated, promo_id) > 0
