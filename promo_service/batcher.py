@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
+from itertools import accumulate
 from statistics import median_low
 from typing import Generic, TypeVar
 
@@ -30,8 +31,8 @@ PAUSE_SECONDS = 0.005
 # Batches do not take as long as the last one did. Without a margin, half of those who are just let
 # in would be answered too late, and in a lasting overload everybody is just let in.
 MARGIN = 1.25
-# How many times as long as usual a batch may take until another one is started beside it. To the
-# database, two small batches cost nearly twice as much as one large one.
+# How many times as long as usual nothing may be heard of batches until another one is started
+# beside them. To the database, two small batches cost nearly twice as much as one large one.
 PATIENCE = 2
 # After a batch of so many, the next one waits for others to arrive: as long as batches take of
 # late, but not longer than this. Where CPU is what there is too little of, batches take longer,
@@ -100,7 +101,8 @@ class Batcher(Generic[K, I, R]):
         self._batch_seconds = 0.0
         self._last_batches: deque[float] = deque(maxlen=5)
         self._lanes = lanes
-        self._relief = False  # whether another lane is about to be started
+        self._watched = False  # whether somebody looks if another lane is needed
+        self._last_heard = 0.0  # when a batch began or ended
         # Whether batches get no answer. Then one at a time finds out whether they do again, and
         # who comes meanwhile is refused at once (a "circuit breaker").
         self._silent = False
@@ -122,17 +124,34 @@ class Batcher(Generic[K, I, R]):
         self._enqueue(key, ticket)
         if self._free_lanes == self._lanes:
             self._lead()
-        elif self.waiting >= self._max_batch:
+        elif self._is_a_batch_ready():
             self._start_lane()
-        elif self._free_lanes and not self._relief:
-            self._relief = True
-            gevent.spawn_later(PATIENCE * self._batch_seconds, self._relieve)
+        elif not self._watched:
+            self._watch()
         return ticket.wait()
 
+    def _is_a_batch_ready(self) -> bool:
+        """Tell whether a whole batch waits for a lane, and not for a running batch of its key."""
+        if self.waiting < self._max_batch:
+            return False
+        ready = accumulate(len(self._waiting[key]) for key in self._ready)
+        return any(number >= self._max_batch for number in ready)
+
+    def _watch(self) -> None:
+        """Look after a while whether those at work take longer than usual, and may hang."""
+        self._watched = True
+        gevent.spawn_later(max(0.0, self._quiet_until() - time.monotonic()), self._relieve)
+
     def _relieve(self) -> None:
-        """Start another lane: those at work take longer than usual, and may hang."""
-        self._relief = False
-        self._start_lane()
+        """Start another lane where nothing is heard of those at work; otherwise go on watching."""
+        self._watched = False
+        if self._quiet_until() <= time.monotonic():
+            self._start_lane()
+        elif self._ready:
+            self._watch()
+
+    def _quiet_until(self) -> float:
+        return self._last_heard + PATIENCE * self._batch_seconds
 
     def _lead(self) -> None:
         """Run a batch here: where nobody else waits, it takes several turns of the loop less."""
@@ -169,7 +188,7 @@ class Batcher(Generic[K, I, R]):
 
     def _run_lane(self) -> None:
         try:
-            while self._ready:
+            while self._ready and not self._is_surplus():
                 batch = self._next_batch()
                 self._run_batch(batch)
                 # Answers go out first, and what arrives meanwhile joins the next batch.
@@ -177,7 +196,15 @@ class Batcher(Generic[K, I, R]):
                 gevent.sleep(min(MOST_GATHER_SECONDS, self._batch_seconds) if crowded else 0)
         finally:
             self._free_lanes += 1
-            self._start_lane()  # a lane that was killed leaves its work to another one
+            if not self._is_surplus():
+                self._start_lane()  # a lane that was killed leaves its work to another one
+            elif self._ready and not self._watched:
+                self._watch()
+
+    def _is_surplus(self) -> bool:
+        """Tell whether a batch runs that takes no longer than usual, and one is enough."""
+        since = time.monotonic() - PATIENCE * self._batch_seconds
+        return any(s > since for s in self._running.values()) and not self._is_a_batch_ready()
 
     def _next_batch(self) -> dict[K, list[Ticket[I, R]]]:
         batch: dict[K, list[Ticket[I, R]]] = {}
@@ -194,7 +221,7 @@ class Batcher(Generic[K, I, R]):
         return batch
 
     def _run_batch(self, batch: dict[K, list[Ticket[I, R]]]) -> None:
-        now = time.monotonic()
+        now = self._last_heard = time.monotonic()
         live = self._in_time(batch, now)
         try:
             if live:
@@ -212,8 +239,9 @@ class Batcher(Generic[K, I, R]):
             if failure is not error:
                 raise
         finally:
+            self._last_heard = time.monotonic()
             if live:
-                self._last_batches.append(time.monotonic() - now)
+                self._last_batches.append(self._last_heard - now)
                 self._batch_seconds = median_low(self._last_batches)
             self._requeue(batch)
 

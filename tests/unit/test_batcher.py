@@ -229,14 +229,60 @@ def test_other_keys_wait_for_the_batch_that_runs_as_long_as_one_takes(
     stage.submit("C", 3, seconds=1000)
     assert stage.silent
     # One is enough to see to it that nobody waits for a batch that hangs.
-    ((seconds, relieve),) = later
+    ((seconds, look),) = later
     assert seconds == module.PATIENCE * 50
-    relieve()
+    stage.clock.seconds += module.PATIENCE * 50 - 1
+    look()
+    gevent.idle()
+    assert stage.silent, "another batch beside one that takes no longer than usual"
+    seconds, look = later[1]
+    assert seconds == 1
+    stage.clock.seconds += 1
+    look()
     gevent.idle()
     assert stage.next().items == {"B": [2], "C": [3]}
     stage.submit("D", 4, seconds=1000)
-    assert len(later) == 2
+    assert len(later) == 3
     assert in_a.items == {"A": [1]}
+
+
+def test_what_begins_and_ends_in_time_needs_no_help(
+    staged: StageFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What counts is when a batch was last heard of, not for how long a request has waited."""
+    later: list[tuple[float, Callable[[], None]]] = []
+    monkeypatch.setattr(gevent, "spawn_later", lambda *call: later.append(call))
+    stage = staged()
+    a_slow_batch(stage)
+    stage.submit("A", 1, seconds=1000)
+    stage.submit("A", 2, seconds=1000)
+    stage.clock.seconds += 60
+    stage.next().answer()
+    in_a = stage.next()
+    stage.submit("B", 3, seconds=1000)
+    stage.clock.seconds += module.PATIENCE * 50 - 10  # the look that request 2 had asked for
+    ((_, look),) = later
+    look()
+    gevent.idle()
+    assert stage.silent
+    assert in_a.items == {"A": [2]}
+
+
+def test_a_lane_beside_one_that_is_heard_of_again_ends(staged: StageFactory) -> None:
+    stage = staged()
+    a_slow_batch(stage)
+    stage.submit("A", 1, seconds=1000)
+    hanging = stage.next()
+    stage.submit("B", 2, seconds=1000)
+    stage.clock.seconds += module.PATIENCE * 50
+    stage.batcher._relieve()
+    gevent.idle()
+    beside = stage.next()
+    stage.submit("A", 3, seconds=1000)
+    hanging.answer()
+    assert stage.silent, "two batches, though one of them has only just begun"
+    beside.answer()
+    assert stage.next().items == {"A": [3]}
 
 
 def test_a_batch_that_is_full_waits_for_no_other(
