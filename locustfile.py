@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import json
 import random
 import time
 import uuid
@@ -17,6 +16,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 import gevent
+import msgspec
 import requests
 from geventhttpclient.client import HTTPClientPool
 from locust import FastHttpUser, LoadTestShape, events, task
@@ -242,7 +242,7 @@ class Shopper(FastHttpUser):
         """
         with self.client.post(
             f"{PREFIX}/{path}",
-            data=json.dumps(order),
+            data=msgspec.json.encode(order),
             headers=HEADERS,
             name=name,
             catch_response=True,
