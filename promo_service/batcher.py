@@ -44,36 +44,45 @@ SILENCE_SHARE = 0.5
 
 
 class Ticket(Generic[I, R]):
-    """One waiting request: its item, its deadline (monotonic seconds) and its answer to be."""
+    """One waiting request: its item, its deadline (monotonic seconds) and its answer to be.
 
-    __slots__ = ("_result", "deadline", "item")
+    `answered` tells whether an answer or an error has been given.
+    """
+
+    __slots__ = ("_result", "answered", "deadline", "item")
 
     def __init__(self, item: I, deadline: float) -> None:
         self.item = item
         self.deadline = deadline
+        self.answered = False
         self._result: AsyncResult[R] = AsyncResult()
-
-    @property
-    def answered(self) -> bool:
-        """Whether an answer or an error has been given."""
-        return bool(self._result.ready())
 
     def answer(self, result: R) -> None:
         """Answer the request that waits."""
+        self.answered = True
         self._result.set(result)
 
     def fail(self, error: Exception) -> None:
         """End the request that waits with an error."""
+        self.answered = True
         self._result.set_exception(error)
 
     def wait(self) -> R:
         """Return the answer; raises Unavailable when the deadline passes before it comes."""
-        # Not get(timeout=…): gevent's Timeout is a BaseException and would escape error handlers.
-        self._result.wait(max(0.0, self.deadline - time.monotonic()))
-        if not self._result.ready():
-            raise Unavailable("The request could not be answered in time")
-        result: R = self._result.get()
+        # Not get(timeout=…): gevent's Timeout is a BaseException, would escape error handlers, and
+        # takes more CPU than all else here.
+        timer = gevent.get_hub().loop.timer(max(0.0, self.deadline - time.monotonic()))
+        timer.start(self._give_up)
+        try:
+            result: R = self._result.get()
+        finally:
+            timer.close()
         return result
+
+    def _give_up(self) -> None:
+        # The batch that it is in, if any, goes on with it: its outcome counts, answered or not.
+        if not self.answered:
+            self._result.set_exception(Unavailable("The request could not be answered in time"))
 
 
 class Batcher(Generic[K, I, R]):
