@@ -9,10 +9,11 @@ import statistics
 import sys
 import threading
 import time
+from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 from types import TracebackType
 from typing import Any, Self
 
@@ -52,8 +53,8 @@ class BareWriter:
 
     uri: str
     request_seconds: float
-    # Start and end of each insert that succeeded.
-    done: list[tuple[float, float]] = field(default_factory=list)
+    # When the inserts that succeeded had ended.
+    done: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._over = threading.Event()
@@ -77,10 +78,9 @@ class BareWriter:
     def _run(self) -> None:
         with MongoClient[Document](self.uri, w="majority") as client:
             while not self._over.is_set():
-                start = time.time()
                 with suppress(PyMongoError), pymongo.timeout(self.request_seconds):
-                    client["bare"]["writes"].insert_one({"at": start})
-                    self.done.append((start, time.time()))
+                    client["bare"]["writes"].insert_one({})
+                    self.done.append(time.time())
 
 
 @dataclass(frozen=True)
@@ -136,14 +136,14 @@ def measure(on: Stage, fault: str, out_seconds: float = OUT_SECONDS) -> Round:
         ExitStack() as healed,
     ):
         time.sleep(BEFORE_SECONDS)
-        healed.callback(FAULTS[fault](on.servers))
         taken_away = time.time()
+        healed.callback(FAULTS[fault](on.servers))
         time.sleep(out_seconds)
         healed.close()
         on.servers.primary()
         time.sleep(AFTER_SECONDS)
-    done = [(a.start, a.end) for a in crowd.attempts if a.outcome is Outcome.OK]
-    back = taken_away + _outage(done, taken_away)
+    gone, back = longest_gap((a.end for a in crowd.attempts if a.outcome is Outcome.OK), taken_away)
+    bare_gone, bare_back = longest_gap(bare.done, taken_away)
     serving = [
         service.worker_pids() == before and _serves(service.port, next(orders))
         for service, before in zip(on.services, workers, strict=True)
@@ -151,8 +151,8 @@ def measure(on: Stage, fault: str, out_seconds: float = OUT_SECONDS) -> Round:
     return Round(
         fault,
         on.request_seconds,
-        back - taken_away,
-        _outage(bare.done, taken_away),
+        back - gone,
+        bare_back - bare_gone,
         [a.end - a.start for a in _refused(crowd.attempts, taken_away + on.request_seconds, back)],
         max(a.end - a.start for a in crowd.attempts),
         sum(serving),
@@ -164,9 +164,14 @@ def _serves(port: int, order: Order) -> bool:
     return settle([port], [order], seed=0)[-1].outcome is Outcome.OK
 
 
-def _outage(done: Sequence[tuple[float, float]], since: float) -> float:
-    """Return how long after `since` the first success came that was asked for after it."""
-    return min(end for start, end in done if start > since) - since
+def longest_gap(done: Iterable[float], since: float) -> tuple[float, float]:
+    """Return the ends of the two successes between which there was none for the longest time.
+
+    Of those after `since`, and the last one before it.
+    """
+    ends = sorted(done)
+    before = bisect(ends, since) - 1
+    return max(pairwise(ends[before:]), key=lambda gap: gap[1] - gap[0])
 
 
 def _refused(attempts: Iterable[Attempt], since: float, until: float) -> Iterator[Attempt]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.failover import Round, judge, measure, summary
+from tests.chaos.failover import Round, judge, longest_gap, measure, summary
 from tests.chaos.run import stage
 
 # A tenth of it is what a machine may take that does other work too.
@@ -21,6 +21,12 @@ def test_requests_keep_their_deadline_and_are_refused_at_once_without_a_primary(
 
     assert [*frozen.violations(), *killed.violations()] == []
     assert len(frozen.refused) > 0
+
+
+def test_an_outage_is_the_longest_time_without_a_success_from_the_last_one_before() -> None:
+    ends = [1.0, 9.0, 10.0, 10.2, 13.2, 13.3]  # what was before the fault does not count
+    assert longest_gap(reversed(ends), 10.1) == (10.2, 13.2)
+    assert longest_gap(ends, 10.3) == (10.2, 13.2)
 
 
 def a_round(ratio: float = 1.0, waited: float = 0.01, longest: float = 1.0, up: int = 2) -> Round:
