@@ -22,7 +22,7 @@ from gevent import monkey
 
 # The files are in memory, as in production.
 MEMORY = "/dev/shm"  # noqa: S108 - not a fixed name
-ROUNDS = 200
+ROUNDS = 1000
 CALLS = 200
 # The share of an empty endpoint's CPU that metrics may cost.
 BOUND = 0.05
