@@ -33,14 +33,14 @@ CACHE_GB = 1.0
 
 @contextmanager
 def seeded_mongod(
-    codes: int, uses: int, databases: Sequence[str], report: Report
+    codes: int, uses: int, databases: Sequence[str], report: Report, cache_gb: float = CACHE_GB
 ) -> Iterator[EmbeddedMongod]:
     """Run a mongod on a copy of the seeded data, which is made first where there is none."""
     original = _original(codes, uses, databases, report)
     _remove_abandoned()
     with tempfile.TemporaryDirectory(prefix=f"run-{os.getpid()}-", dir=FOLDER) as folder:
         shutil.copytree(original, folder, dirs_exist_ok=True)
-        with EmbeddedMongod(folder, cache_gb=CACHE_GB) as mongod:
+        with EmbeddedMongod(folder, cache_gb=cache_gb) as mongod:
             yield mongod
 
 
