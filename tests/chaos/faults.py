@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
@@ -80,10 +81,15 @@ def kill_worker(scene: Scene) -> None:
 
 
 def kill_master(scene: Scene) -> None:
-    """Kill a gunicorn master with SIGKILL and start the service again."""
+    """Kill a gunicorn master with SIGKILL and start the service again, as a supervisor would.
+
+    Its workers see within a second that it is gone, and hold the port until they have ended.
+    """
     service = scene.a_service()
+    workers = psutil.Process(service.pid).children()
     os.kill(service.pid, signal.SIGKILL)
     service.stop()
+    psutil.wait_procs(workers, timeout=60)
     service.start()
     service.wait_until_healthy(60)
 
