@@ -242,7 +242,7 @@ class Shopper(FastHttpUser):
         """
         with self.client.post(
             f"{PREFIX}/{path}",
-            data=msgspec.json.encode(order),
+            data=msgspec.json.encode(order).decode(),
             headers=HEADERS,
             name=name,
             catch_response=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import psutil
@@ -93,6 +94,34 @@ def batch_counts(metrics: str) -> tuple[float, float]:
             if sample.name in sums:
                 sums[sample.name] += sample.value
     return sums["promo_batch_size_count"], sums["promo_batch_size_sum"]
+
+
+def answered_within(metrics: str) -> dict[float, float]:
+    """Return how many requests to the API took so many seconds at most, from a metrics page."""
+    within: dict[float, float] = {}
+    for family in text_string_to_metric_families(metrics):
+        for sample in family.samples:
+            of_api = sample.labels.get("endpoint", "").startswith("promos.")
+            if of_api and sample.name == "promo_request_seconds_bucket":
+                bound = float(sample.labels["le"])
+                within[bound] = within.get(bound, 0.0) + sample.value
+    return within
+
+
+def quantile(within: Mapping[float, float], share: float) -> float:
+    """Return the seconds in which this share was answered, by the buckets of a histogram.
+
+    Evenly spread inside a bucket, as Prometheus' `histogram_quantile` has it.
+    """
+    bounds = sorted(within)
+    wanted = share * within[bounds[-1]]
+    low = below = 0.0
+    for bound in bounds:
+        if within[bound] >= wanted and within[bound] > below:
+            inside = (wanted - below) / (within[bound] - below)
+            return low if bound == inf else low + (bound - low) * inside
+        low, below = bound, within[bound]
+    raise ValueError("nothing was counted")
 
 
 def connections(service: Iterable[psutil.Process], mongod_port: int) -> int:

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from urllib.request import urlopen
 
 import click
 import psutil
 
-from evaluation import prepared
+from evaluation import measure, prepared
 from evaluation.dataset import CODES, USES
 from evaluation.processes import ROOT, VARIANTS, Service, ServiceFailed
 from promo_service.embedded import EmbeddedMongod, die_with_parent
@@ -54,12 +55,17 @@ class Second:
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """What locust saw while it held the peak; rates in requests/s, `p95` in milliseconds."""
+    """What locust saw while it held the peak; rates in requests/s, `p95` in milliseconds.
+
+    `of_service` is the p95 of what the service has measured itself, `us` what a request has cost.
+    """
 
     offered: float
     served: float
     failures: int
     p95: float
+    of_service: float
+    us: dict[str, float]
 
     @property
     def holds(self) -> bool:
@@ -71,7 +77,9 @@ class Peak:
         share = self.served / self.offered
         return (
             f"{self.served:,.0f} requests/s served of {self.offered:,.0f} offered ({share:.1%}), "
-            f"{self.failures} failures, p95 {self.p95:.0f} ms (median of the windows of 10 s)"
+            f"{self.failures} failures, p95 {self.p95:.0f} ms (median of the windows of 10 s), "
+            f"of which the service has seen {self.of_service:.0f} ms\n"
+            "CPU a request: " + ", ".join(f"{name} {us:.0f} us" for name, us in self.us.items())
         )
 
 
@@ -108,13 +116,33 @@ def since_start(history: list[Second], at: float) -> float:
     return at - next((second.at for second in history if second.requests), at)
 
 
-def judge(history: list[Second], profile: Profile) -> Peak:
-    """Look at the seconds of the peak."""
+@dataclass(frozen=True, slots=True)
+class Meters:
+    """What only goes forward: requests, CPU seconds of each party, and answers by their time."""
+
+    requests: int
+    cpu: dict[str, float]
+    within: dict[float, float]
+
+    def us_since(self, earlier: Meters) -> dict[str, float]:
+        """Return what a request has cost each party since then, in us of CPU."""
+        requests = self.requests - earlier.requests
+        return {name: (cpu - earlier.cpu[name]) / requests * 1e6 for name, cpu in self.cpu.items()}
+
+    def p95_since(self, earlier: Meters) -> float:
+        """Return the 95th percentile, in ms, of what the service has answered since then."""
+        within = {bound: n - earlier.within.get(bound, 0) for bound, n in self.within.items()}
+        return measure.quantile(within, 0.95) * 1e3
+
+
+def judge(history: list[Second], profile: Profile, begin: Meters, end: Meters) -> Peak:
+    """Look at the seconds of the peak, and at what has been spent from its begin to its end."""
     held = [second for second in history if profile.phase(since_start(history, second.at)) == 1]
     first, last = held[0], held[-1]
     served = (last.requests - first.requests) / (last.at - first.at)
     failures = history[-1].failures
-    return Peak(profile.rate, served, failures, median(second.p95 for second in held))
+    p95 = median(second.p95 for second in held)
+    return Peak(profile.rate, served, failures, p95, end.p95_since(begin), end.us_since(begin))
 
 
 @contextmanager
@@ -148,16 +176,14 @@ def _cpu(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def play(
-    mongod: EmbeddedMongod, service: Service, profile: Profile, to: Path
-) -> tuple[Peak, dict[str, float]]:
-    """Play the sale; return its peak, and what a request then cost each party, in us of CPU.
+def play(mongod: EmbeddedMongod, service: Service, profile: Profile, to: Path) -> Peak:
+    """Play the sale; return its peak.
 
     Raises ServiceFailed when locust does not get as far as the end of the peak.
     """
     server = psutil.Process(mongod.members[0].pid)
     path = to.with_name(f"{to.name}_stats_history.csv")
-    corners: list[tuple[int, dict[str, float]]] = []
+    corners: list[Meters] = []
     deadline = time.monotonic() + 2 * profile.ramp + profile.hold + SPARE_SECONDS
     with _locust(service.url(""), profile, to) as locust:
         while locust.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
@@ -166,13 +192,16 @@ def play(
             if profile.phase(since) > len(corners):
                 spent = {"mongod": _cpu(server), "locust": _cpu(locust)}
                 spent |= {"service": service.cpu_seconds()}
-                corners.append((history[-1].requests, spent))
+                corners.append(Meters(history[-1].requests, spent, _answered(service)))
             time.sleep(0.1)
     if len(corners) < 2:
         raise ServiceFailed(f"locust did not hold the peak: {_log(to).read_text()[-2000:]}")
-    (requests, before), (more, after) = corners
-    us = {name: (after[name] - before[name]) / (more - requests) * 1e6 for name in after}
-    return judge(read_history(path), profile), us
+    return judge(read_history(path), profile, *corners)
+
+
+def _answered(service: Service) -> dict[float, float]:
+    with urlopen(service.url("/metrics"), timeout=10) as answer:  # noqa: S310 - of the loopback
+        return measure.answered_within(answer.read().decode())
 
 
 @click.command(
@@ -189,12 +218,11 @@ def main(rate: float, ramp: float, hold: float, workers: int) -> None:
     os.environ |= {"PROMO_ADMIN_TOKENS": token, "PROMO_LOAD_ADMIN_TOKEN": token}
     try:
         with TemporaryDirectory() as folder, _started(workers, Path(folder)) as (mongod, service):
-            peak, us = play(mongod, service, Profile(rate, ramp, hold), Path(folder) / "locust")
+            peak = play(mongod, service, Profile(rate, ramp, hold), Path(folder) / "locust")
     except (MongodError, ServiceFailed) as error:
         click.echo(f"shop: {error}", err=True)
         sys.exit(EXIT_CANNOT_RUN)
     click.echo(peak)
-    click.echo("CPU a request: " + ", ".join(f"{name} {each:.0f} us" for name, each in us.items()))
     sys.exit(0 if peak.holds else EXIT_MISSED)
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,34 @@ promo_batch_size_sum 40.0
 """
     assert measure.batch_counts(page) == (4, 40)
     assert measure.batch_counts("") == (0, 0)
+
+
+def test_how_long_the_api_took_is_added_up_from_the_metrics_page() -> None:
+    line = 'promo_request_seconds_bucket{endpoint="%s",outcome="answered",le="%s"} %d\n'
+    page = "# TYPE promo_request_seconds histogram\n" + "".join(
+        line % each
+        for each in (
+            ("promos.apply", "0.1", 5),
+            ("promos.apply", "+Inf", 6),
+            ("promos.validate", "0.1", 3),
+            ("promos.validate", "+Inf", 4),
+            ("ops.metrics", "0.1", 7),
+        )
+    )
+    assert measure.answered_within(page) == {0.1: 8, inf: 10}
+
+
+@pytest.mark.parametrize(
+    ("share", "seconds"), [(0.25, 0.05), (0.5, 0.1), (0.75, 0.15), (0.9, 0.2), (1, 0.2)]
+)
+def test_a_quantile_lies_evenly_in_its_bucket(share: float, seconds: float) -> None:
+    within = {0.1: 50.0, 0.15: 75.0, 0.18: 75.0, 0.2: 90.0, inf: 100.0}
+    assert measure.quantile(within, share) == pytest.approx(seconds)
+
+
+def test_there_is_no_quantile_of_nothing() -> None:
+    with pytest.raises(ValueError, match="nothing was counted"):
+        measure.quantile({0.1: 0.0, inf: 0.0}, 0.5)
 
 
 def test_zipf_draws_rank_r_with_a_share_of_one_over_r() -> None:
