@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from pymongo import MongoClient
 from evaluation import dataset
 from evaluation.dataset import Document, Report
 from evaluation.processes import LEGACY_DATABASE, ROOT
-from promo_service.embedded import EmbeddedMongod
+from promo_service.embedded import EmbeddedMongod, find_mongod
 from promo_service.indexes import REQUIRED_INDEXES
 from promo_service.migrations import migrate
 
@@ -60,9 +61,19 @@ def _original(codes: int, uses: int, databases: Sequence[str], report: Report) -
 
 
 def _layout() -> str:
-    # Data that was made with other indexes is not found, and made again.
+    # Data that was made with other indexes, or by another version of mongod, which may not be able
+    # to read it, is not found, and made again.
     indexes = [index.document for models in REQUIRED_INDEXES.values() for index in models]
-    return hashlib.sha256(repr((DATA_VERSION, indexes)).encode()).hexdigest()[:8]
+    made = repr((DATA_VERSION, _mongod_version(), indexes))
+    return hashlib.sha256(made.encode()).hexdigest()[:8]
+
+
+def _mongod_version() -> str:
+    command = [find_mongod(), "--version"]
+    first, *_ = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
+    return first.rpartition(".")[0]  # without the number of its patch
 
 
 def _remove_abandoned() -> None:

@@ -44,7 +44,7 @@ class ReconcileProcess:
     def stop(self) -> int:
         """Stop it as Ctrl-C does and return its exit status."""
         self._process.send_signal(signal.SIGINT)
-        return self._process.wait(15)
+        return self._process.wait(60)
 
     def __exit__(
         self,
