@@ -72,7 +72,8 @@ class Ticket(Generic[I, R]):
         # Not get(timeout=…): gevent's Timeout is a BaseException, would escape error handlers, and
         # takes more CPU than all else here.
         timer = gevent.get_hub().loop.timer(max(0.0, self.deadline - time.monotonic()))
-        timer.start(self._give_up)
+        # It counts from now, not from when the loop last looked at the clock: never too early.
+        timer.start(self._give_up, update=True)
         try:
             result: R = self._result.get()
         finally:

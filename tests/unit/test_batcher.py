@@ -441,6 +441,18 @@ def test_a_request_without_time_is_refused_at_once(staged: StageFactory, seconds
     assert stage.is_empty()
 
 
+def test_nobody_is_given_up_before_the_deadline() -> None:
+    """However long the loop has not looked at the clock."""
+    gevent.sleep(0.001)  # what an event wakes up finds the loop's time as it was then
+    busy_until = time.monotonic() + 0.05
+    while time.monotonic() < busy_until:
+        pass
+    ticket: Ticket[int, str] = Ticket(1, deadline=time.monotonic() + 0.04)
+    with pytest.raises(Unavailable):
+        ticket.wait()
+    assert time.monotonic() >= ticket.deadline
+
+
 def test_an_answer_at_the_last_moment_counts() -> None:
     ticket: Ticket[int, str] = Ticket(1, deadline=time.monotonic() - 1)
     ticket.answer("yes")
