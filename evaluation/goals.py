@@ -99,7 +99,7 @@ def page(results: Mapping[str, Any], sale: str) -> str:
         "| --- | --- | --- | --- |",
         *(goal.row(rounds) for goal in GOALS),
         "",
-        *(["`make flash-sale`, a run of its own:", "", "```", sale.strip(), "```", ""] * bool(sale)),
+        *(["`make flash-sale`, another run:", "", "```", sale.strip(), "```", ""] * bool(sale)),
     ]
     for scenario, variants in results["scenarios"].items():
         lines += [*_medians(scenario, variants), ""]
