@@ -69,8 +69,8 @@ class Ticket(Generic[I, R]):
 
     def wait(self) -> R:
         """Return the answer; raises Unavailable when the deadline passes before it comes."""
-        # Not get(timeout=…): gevent's Timeout is a BaseException, would escape error handlers, and
-        # takes more CPU than all else here.
+        # Not get(timeout=…): gevent's Timeout is a BaseException and would escape error handlers,
+        # and it takes more CPU.
         timer = gevent.get_hub().loop.timer(max(0.0, self.deadline - time.monotonic()))
         # It counts from now, not from when the loop last looked at the clock: never too early.
         timer.start(self._give_up, update=True)
