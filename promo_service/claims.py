@@ -72,14 +72,21 @@ def seen_in(document: Mapping[str, Any], me: ObjectId) -> Seen:
         others = [claim for claim in in_flight if claim["by"] != me and claim["until"] > now]
         return Seen(
             at=now,
-            moves=int(claims.get("moves", 0)),
+            moves=_whole(claims.get("moves", 0)),
             ids=[claim["id"] for claim in in_flight],
             last=next((claim["id"] for claim in in_flight if claim["by"] == me), None),
             elsewhere=frozenset(token for claim in others for token in claim["uses"]),
             alone=not others,
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise MalformedPromo("claims") from error
+
+
+def _whole(value: Any) -> int:
+    # What is no number cannot be compared in a query either: nothing would ever be taken.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+        raise TypeError
+    return int(value)
 
 
 def running(promo_id: ObjectId, now: datetime) -> Document:

@@ -16,8 +16,11 @@ MAX_LINE = 8192
 MAX_FIELDS = 100
 MAX_HEAD_BYTES = 32 * 1024
 
+# A target may be a whole URI, as proxies are sent it; its host counts no more than the header's.
 _REQUEST_LINE = re.compile(
-    r"([!#$%&'*+\-.^_`|~0-9A-Z]+) (/[!-~\x80-\xff]*) HTTP/(\d\.\d)\r\n"
+    r"([!#$%&'*+\-.^_`|~0-9A-Z]+) "
+    r"(?:[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]+)?"
+    r"(/[!-~\x80-\xff]*) HTTP/(\d\.\d)\r\n"
 ).fullmatch
 _FIELD = re.compile(
     r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*\r\n"

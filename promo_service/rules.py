@@ -97,7 +97,7 @@ def decide_batch(
 
 def decide(promo: Promo, uses: Sequence[Use], request: ApplyRequest, now: datetime) -> Decision:
     """Decide one request; the checks and their order are those of the contract."""
-    repeated = _repeated(uses, request)
+    repeated = _repeated(uses, request) if uses else None
     if repeated is not None:
         return _replay(repeated, request)
     if promo.valid_until is not None and promo.valid_until < now:
@@ -137,6 +137,8 @@ def _replay(use: Use, request: ApplyRequest) -> Decision:
 
 
 def _lowest_free_slot(uses: Sequence[Use]) -> int:
+    if not uses:
+        return 0
     filled = {use.slot for use in uses}
     return next(slot for slot in range(len(uses) + 1) if slot not in filled)
 

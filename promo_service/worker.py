@@ -23,6 +23,10 @@ from promo_service.wire import render_error
 # An idle connection is closed after this. Longer than the 60 s of nginx and of most balancers: the
 # side that sends the next request must be the one that closes.
 IDLE_SECONDS = 65
+# How often is looked for idle connections.
+LOOK_SECONDS = 5
+# A client that takes nothing of an answer for so long is given up.
+SEND_SECONDS = 65
 
 
 class Handler(PyWSGIHandler):  # type: ignore[misc]
@@ -35,7 +39,8 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
     close_connection: bool
 
     def __init__(self, socket: Any, address: Any, server: Any) -> None:
-        self._incoming = Incoming(socket, IDLE_SECONDS)
+        socket.settimeout(SEND_SECONDS)
+        self._incoming = Incoming(socket)
         super().__init__(socket, address, server, rfile=io.BufferedReader(self._incoming))
 
     def handle(self) -> None:
@@ -113,10 +118,18 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
         self._sendall(held)
 
     def _sendall(self, data: bytes | bytearray) -> None:
-        if self._held is None:
-            super()._sendall(data)
-        else:
+        if self._held is not None:
             self._held += data
+            return
+        try:
+            # Nearly every answer goes at once. gevent's way asks the system for the size of the
+            # buffer before, each time.
+            sent = self.socket._sock.send(data)  # noqa: SLF001 - as in Incoming
+        except OSError:
+            sent = 0  # gevent's way waits, or says what is wrong
+        self.response_length += sent
+        if sent < len(data):
+            super()._sendall(memoryview(data)[sent:])
 
     def _send_error_response_if_possible(self, _error_code: int) -> None:
         if self.response_length:
@@ -141,6 +154,17 @@ class Server(PyWSGIServer):  # type: ignore[misc]
         self._connections: set[Incoming] = set()
         super().__init__(*arguments, **options)
 
+    def start(self) -> None:
+        """Begin to accept connections, and to look for those that are idle."""
+        super().start()
+        self._looking = gevent.spawn(self._end_idle)
+
+    def _end_idle(self) -> None:
+        while True:
+            gevent.sleep(LOOK_SECONDS)
+            for connection in self._connections:
+                connection.end_if_idle(IDLE_SECONDS)
+
     @contextmanager
     def serving(self, connection: Incoming) -> Iterator[None]:
         """Keep a connection in mind while it is served."""
@@ -155,6 +179,7 @@ class Server(PyWSGIServer):  # type: ignore[misc]
     def close(self) -> None:
         """Accept no more connections, and expect no more requests on those that are there."""
         super().close()
+        self._looking.kill(block=False)
         for connection in self._connections:
             connection.end()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from itertools import combinations
@@ -320,10 +321,18 @@ def test_a_slot_of_every_number_type_is_filled(open_sale: OpenSale, slot: float)
     assert [use["useSlot"] for use in recorded(sale)] == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"maxUses": "many"},
+        *({"claims": {"moves": moves}} for moves in ("5", True, 2.5, math.inf, math.nan, None)),
+    ],
+    ids=str,
+)
 def test_a_promo_that_cannot_be_understood_is_invalid_counted_and_harms_no_other(
-    service: Service, open_sale: OpenSale
+    service: Service, open_sale: OpenSale, wrong: dict[str, Any]
 ) -> None:
-    bad = open_sale(maxUses="many")
+    bad = open_sale(**wrong)
     good = open_sale()
     before = metric(service, "promo_malformed_documents_total")
     clicks = [sale.click(number) for number in range(20) for sale in (bad, good)]

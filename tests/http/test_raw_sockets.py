@@ -76,7 +76,7 @@ UNREADABLE: dict[str, bytes] = {
     "method in lower case": http("get"),
     "no method": b" /healthz HTTP/1.1\r\n\r\n",
     "two spaces": b"GET  /healthz HTTP/1.1\r\n\r\n",
-    "absolute URI": http("GET", "http://shop/healthz"),
+    "a URI without a path": http("GET", "http://shop"),
     "asterisk": http("OPTIONS", "*"),
     "authority": http("CONNECT", "shop:443"),
     "NUL in the path": http("GET", "/health\0z"),
@@ -193,12 +193,13 @@ def test_a_body_over_the_limit_is_refused_and_skipped(service: Service, sent: by
         (http("GET", "/healthz", "Content-Length: 5", body=b"hello") + HEALTH, [200, 200]),
         (order(LENGTH, "Connection: close") + HEALTH, [400]),
         (HEALTH.replace(b"HTTP/1.1", b"HTTP/1.0") + HEALTH, [200]),
+        (http("GET", "http://shop/healthz") + HEALTH, [200, 200]),
         (http("GET", f"{PREFIX}/caf\xc3\xa9") + HEALTH, [404, 200]),
         (http("GET", "/%zz%00%ff?%00&a=\xff") + HEALTH, [404, 200]),
         (http("GET", "/healthz", "X: \xff\t~") + HEALTH, [200, 200]),
         (http("GET", "/healthz", "X_Forwarded_For: x", "Cookie: a", "Cookie: b"), [200]),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_what_can_be_read_is_answered_in_order(
     service: Service, sent: bytes, expected: list[int]

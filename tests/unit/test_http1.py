@@ -31,6 +31,22 @@ def test_a_request_line_is_method_target_and_version() -> None:
     assert parse_request_line(b"GET /caf\xc3\xa9 HTTP/1.0\r\n") == ("GET", "/caf\xc3\xa9", "1.0")
 
 
+@pytest.mark.parametrize(
+    "host", ["http://shop", "HTTPS://shop.example:8443", "http://[::1]:80", "http://a%20b"]
+)
+def test_a_target_may_be_a_whole_uri(host: str) -> None:
+    line = f"GET {host}/a?b=http://c HTTP/1.1\r\n".encode()
+    assert parse_request_line(line) == ("GET", "/a?b=http://c", "1.1")
+
+
+@pytest.mark.parametrize(
+    "target", ["http://shop", "http:///a", "ftp://shop/a", "shop/a", "http://user@shop/a", "*", ""]
+)
+def test_no_other_target_is_read(target: str) -> None:
+    with pytest.raises(RefusedHead):
+        parse_request_line(f"GET {target} HTTP/1.1\r\n".encode())
+
+
 @pytest.mark.parametrize("version", ["0.9", "1.2", "2.0", "9.9"])
 def test_another_version_is_said_to_be_one(version: str) -> None:
     with pytest.raises(RefusedHead) as caught:

@@ -1,4 +1,4 @@
-"""What a connection still takes when its worker has been told to end."""
+"""What a connection still takes when its worker has been told to end, or has waited for long."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from promo_service.embedded import HOST
 from promo_service.incoming import Incoming
 
 # Long enough that a test that waits for it is noticed.
-IDLE_SECONDS = 60
+PATIENCE = 30
 
 
 class Connection:
@@ -26,7 +26,7 @@ class Connection:
             self.client = gevent.socket.create_connection(listener.getsockname())
             accepted, _ = listener.accept()
         served = gevent.socket.socket(fileno=accepted.detach())
-        self.incoming = Incoming(served, IDLE_SECONDS)
+        self.incoming = Incoming(served)
         self.reader = io.BufferedReader(self.incoming)
 
     def expect(self) -> Any:
@@ -40,7 +40,7 @@ class Connection:
 def connection() -> Iterator[Connection]:
     """Provide a connection on which nothing has been sent."""
     connection = Connection()
-    with gevent.Timeout(IDLE_SECONDS / 2):
+    with gevent.Timeout(PATIENCE):
         yield connection
     connection.client.close()
     connection.incoming._socket.close()
@@ -96,3 +96,25 @@ def test_a_client_that_has_gone_is_no_error(connection: Connection) -> None:
     connection.client.close()
     connection.incoming.end()
     assert waiting.get() is False
+
+
+def test_an_idle_connection_ends_after_its_time_and_not_before(connection: Connection) -> None:
+    waiting = connection.expect()
+    connection.incoming.end_if_idle(3600)
+    gevent.sleep(0.01)
+    assert not waiting.ready()
+    connection.incoming.end_if_idle(0.01)
+    assert waiting.get() is False
+
+
+def test_a_connection_on_which_something_has_come_is_not_idle(connection: Connection) -> None:
+    waiting = connection.expect()
+    connection.client.sendall(b"head, ")
+    # The one who waits has had no turn since.
+    connection.incoming.end_if_idle(0)
+    assert waiting.get() is True
+    connection.incoming.end_if_idle(0)
+    connection.client.sendall(b"body")
+    assert connection.reader.read(10) == b"head, body"
+    connection.client.sendall(b"next")
+    assert connection.expect().get() is True
