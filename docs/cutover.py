@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from docs import blocks
+
 PAGE = Path(__file__).with_name("cutover.md")
 FIGURES = Path(__file__).with_name("migration.json")
-BLOCK = re.compile(r"(?<=<!-- migration -->\n).*?(?=<!-- /migration -->)", re.DOTALL)
+BLOCK = "migration"
 
+TITLES = ["", "requests", "not answered 200", "p50, ms", "p95, ms", "p99, ms", "slowest, ms"]
 PHASES = {
     "before": "applies before the migration",
     "during": "during",
@@ -21,16 +23,12 @@ PHASES = {
 
 def page() -> str:
     """Return the page with the figures as they were measured."""
-    made = table(json.loads(FIGURES.read_text())) + "\n" if FIGURES.exists() else ""
-    return BLOCK.sub(lambda _: made, PAGE.read_text())
+    made = lines(json.loads(FIGURES.read_text())) if FIGURES.exists() else []
+    return blocks.renewed(PAGE.read_text(), BLOCK, made)
 
 
-def table(figures: dict[str, Any]) -> str:
-    """Return what was measured: a sentence, and a table."""
-    return "\n".join(_lines(figures))
-
-
-def _lines(figures: dict[str, Any]) -> Iterator[str]:
+def lines(figures: dict[str, Any]) -> Iterator[str]:
+    """Yield what was measured: a sentence, and a table."""
     asked, machine, indexes = figures["asked"], figures["machine"], figures["indexes"]
     limit = f"`--max-rate {asked['max_rate']}`" if asked["max_rate"] else "no rate given"
     yield (
@@ -42,17 +40,15 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
         f" {indexes['seconds']:.0f} s, the rest took {figures['seconds']:.0f} s."
     )
     yield ""
-    yield "| | requests | not answered 200 | p50, ms | p95, ms | p99, ms | slowest, ms |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
-    yield _row("uses recorded as legacy does, while the indexes are built", indexes, "recorded")
-    for phase, name in PHASES.items():
-        yield _row(name, figures[phase], "200")
+    rows = [_row("uses recorded as legacy does, while the indexes are built", indexes, "recorded")]
+    rows += [_row(name, figures[phase], "200") for phase, name in PHASES.items()]
+    yield from blocks.table(TITLES, rows)
 
 
-def _row(name: str, felt: dict[str, Any], right: str) -> str:
+def _row(name: str, felt: dict[str, Any], right: str) -> list[str]:
     others = felt["requests"] - felt["outcomes"].get(right, 0)
-    times = " | ".join(f"{felt[p]:,.1f}" for p in ("p50", "p95", "p99", "p100"))
-    return f"| {name} | {felt['requests']:,} | {others:,} | {times} |"
+    times = [f"{felt[p]:,.1f}" for p in ("p50", "p95", "p99", "p100")]
+    return [name, f"{felt['requests']:,}", f"{others:,}", *times]
 
 
 if __name__ == "__main__":

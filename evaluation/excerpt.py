@@ -8,21 +8,13 @@ from pathlib import Path
 
 import click
 
+from docs.blocks import renewed
 from evaluation import prepared
 from evaluation.processes import ROOT
 from evaluation.report import TABLES
 
-BEGIN, END = "<!-- evaluation: begin -->", "<!-- evaluation: end -->"
+BLOCK = "evaluation"
 PLOTS = Path("docs/plots")
-
-
-def renewed(text: str, block: str) -> str:
-    """Put the block between the two marks of a document; raises ValueError without them."""
-    head, begin, rest = text.partition(BEGIN)
-    _old, end, tail = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"it has no lines {BEGIN} and {END}")
-    return f"{head}{BEGIN}\n{block.strip()}\n{END}{tail}"
 
 
 @click.command()
@@ -40,15 +32,15 @@ def renewed(text: str, block: str) -> str:
     help="The document to change.  [default: README.md]",
 )
 def main(report: Path, plot: str, document: Path) -> None:
-    """Put the tables and a plot of a report between the marks of README.md.
+    """Put the tables and a plot of a report into their block of README.md.
 
     Nobody copies a figure by hand.
     """
     picture = PLOTS / f"{plot}.svg"
     shown = f"![{plot.replace('-', ' ').capitalize()}, before and after]({picture})"
     try:
-        tables = (report / TABLES).read_text()
-        text = renewed(document.read_text(), f"{tables}\n{shown}")
+        tables = (report / TABLES).read_text().splitlines()
+        text = renewed(document.read_text(), BLOCK, [*tables, "", shown])
         shutil.copyfile(report / picture.name, ROOT / picture)
     except (OSError, ValueError) as error:
         click.echo(f"excerpt: {document.name}: {error}", err=True)

@@ -16,11 +16,12 @@ from typing import Any
 
 import click
 
-from evaluation.excerpt import renewed
+from docs.blocks import fill, table
 from evaluation.figures import COLUMNS
 from evaluation.processes import ROOT
 
 DOCUMENT = ROOT / "docs" / "performance.md"
+BLOCK = "evaluation"
 SHOWN = ("rate", "p50", "p95", "p99", "service_us", "mongod_us", "commands", "batch_size")
 
 # Rounds by scenario and variant; each is a mapping of figures.
@@ -49,12 +50,12 @@ class Goal:
     def _values(self, rounds: Rounds, variant: str, scenario: str | None) -> list[float]:
         return [one[self.figure] for one in rounds[scenario or self.scenario][variant]]
 
-    def row(self, rounds: Rounds) -> str:
-        """Write a line of the table."""
+    def row(self, rounds: Rounds) -> list[str]:
+        """Return a line of the table."""
         value = self.measured(rounds)
         word = "yes" if self.better(value, self.bound) else "**no**"
         sign = "at least" if self.better is ge else "at most"
-        return f"| {self.name} | {sign} {self.bound:g} | {value:.2f} | {word} |"
+        return [self.name, f"{sign} {self.bound:g}", f"{value:.2f}", word]
 
 
 GOALS = (
@@ -86,8 +87,8 @@ GOALS = (
 )
 
 
-def page(results: Mapping[str, Any], sale: str) -> str:
-    """Write the block of the document: the goals, then the medians of every scenario."""
+def page(results: Mapping[str, Any], sale: str) -> list[str]:
+    """Return the lines of the block: the goals, then the medians of every scenario."""
     rounds = {
         scenario: {variant: kept["rounds"] for variant, kept in variants.items()}
         for scenario, variants in results["scenarios"].items()
@@ -95,15 +96,13 @@ def page(results: Mapping[str, Any], sale: str) -> str:
     lines = [
         _about(results),
         "",
-        "| figure | goal | measured | reached |",
-        "| --- | --- | --- | --- |",
-        *(goal.row(rounds) for goal in GOALS),
+        *table(["figure", "goal", "measured", "reached"], [goal.row(rounds) for goal in GOALS]),
         "",
         *(["`make flash-sale`, another run:", "", "```", sale.strip(), "```", ""] * bool(sale)),
     ]
     for scenario, variants in results["scenarios"].items():
         lines += [*_medians(scenario, variants), ""]
-    return "\n".join(lines)
+    return lines[:-1]
 
 
 def _about(results: Mapping[str, Any]) -> str:
@@ -124,7 +123,7 @@ def _medians(scenario: str, variants: Mapping[str, Any]) -> list[str]:
         [name, *(_cell(kept["medians"][figure], write) for figure, _, write in columns)]
         for name, kept in variants.items()
     ]
-    return ["| " + " | ".join(row) + " |" for row in [heads, ["---"] * len(heads), *rows]]
+    return table(heads, rows)
 
 
 def _cell(value: float | None, write: Callable[[float], str]) -> str:
@@ -147,9 +146,9 @@ def main(results: Path, sale: Path | None, write: bool) -> None:
     except (KeyError, ValueError) as error:
         click.echo(f"goals: {results} is not of a complete run: {error}", err=True)
         sys.exit(1)
-    click.echo(block)
+    click.echo("\n".join(block))
     if write:
-        DOCUMENT.write_text(renewed(DOCUMENT.read_text(), block))
+        fill(DOCUMENT, BLOCK, block)
 
 
 if __name__ == "__main__":

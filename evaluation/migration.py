@@ -255,7 +255,7 @@ def main(output: Path, **asked: Any) -> None:
     ):
         figures = measure(mongod, Path(folder), asked)
     output.write_text(json.dumps(figures, indent=1) + "\n")
-    click.echo(cutover.table(figures))
+    click.echo("\n".join(cutover.lines(figures)))
     if figures["wrong"]:
         raise click.ClickException(summarise(figures["wrong"]))
 

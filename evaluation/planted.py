@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from docs import blocks
 from evaluation.claims import CLAIMS, Verdict
 from evaluation.evaluate import EXIT_CANNOT_RUN, EXIT_FALSE
 from evaluation.faults import FAULTS, Fault
@@ -36,13 +37,12 @@ def is_noticed(fault: Fault, verdict: Verdict) -> bool:
 
 def table(noticed: list[tuple[Fault, Verdict]]) -> str:
     """Write what became of each fault as a table in Markdown."""
-    lines = ["| claim | planted | verdict | because |", "| --- | --- | --- | --- |"]
+    rows = []
     for fault, verdict in noticed:
         word = "fails" if is_noticed(fault, verdict) else "**not noticed**"
         because = "; ".join(verdict.finding.problems) or verdict.finding.measured
-        cells = [f"{fault.claim}. {verdict.claim.name}", fault.what, word, because]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join([*lines, ""])
+        rows.append([f"{fault.claim}. {verdict.claim.name}", fault.what, word, because])
+    return "\n".join([*blocks.table(["claim", "planted", "verdict", "because"], rows), ""])
 
 
 def _plant(lab: Lab, faults: list[Fault]) -> Iterator[tuple[Fault, Verdict]]:

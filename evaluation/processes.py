@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,18 +93,7 @@ class Service:
 
     def start(self) -> None:
         """Start gunicorn and wait for all of its workers."""
-        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", self.variant.app]
-        with self._log.open("ab") as log:
-            self._master = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=die_with_parent(),  # noqa: PLW1509 - it makes one system call
-            )
+        self._master = start_gunicorn(self.variant.app, self._environment, self._log)
         try:
             self._wait_until_ready(time.monotonic() + START_SECONDS)
         except BaseException:
@@ -180,6 +169,21 @@ class Service:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def start_gunicorn(app: str, environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start an application as in production, in a session of its own; it ends with this process."""
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", app],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=die_with_parent(),  # noqa: PLW1509 - it makes one system call
+        )
 
 
 def _children(pid: int) -> list[psutil.Process]:

@@ -6,11 +6,14 @@ import random
 import select
 import socket
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from promo_service.embedded import HOST, free_port
+from pymongo import MongoClient
+
+from promo_service.embedded import HOST, EmbeddedMongod, free_port
 
 # The name of a write command, as the first field of its BSON; replication sends none of these.
 WRITES = (b"\x02insert\x00", b"\x02update\x00", b"\x02findAndModify\x00")
@@ -81,3 +84,13 @@ class LossyProxy:
 
     def _is_hit(self, data: bytes) -> bool:
         return any(name in data for name in WRITES) and self._random.random() < self.share
+
+
+def announce(mongod: EmbeddedMongod, addresses: Sequence[str]) -> None:
+    """Make proxies the addresses of the members; drivers ask the members for them."""
+    with MongoClient[dict[str, Any]](mongod.uri) as client:
+        config = client.admin.command("replSetGetConfig")["config"]
+        for member, address in zip(config["members"], addresses, strict=True):
+            member["host"] = address
+        config["version"] += 1
+        client.admin.command("replSetReconfig", config, force=True)

@@ -13,12 +13,14 @@ import click
 from pymongo import MongoClient, WriteConcern
 from pymongo.database import Database
 
+from docs.blocks import fill
 from evaluation import dataset
 from evaluation.prepared import FOLDER, seeded_mongod
+from evaluation.processes import ROOT
 from promo_service.reconcile import Counts, run_once, wait_for
 from promo_service.store import Store
-from tests.chaos.page import fill
 
+PAGE = ROOT / "docs" / "chaos.md"
 BLOCK = "reconcile"
 DATABASE = "promo"
 REQUEST_SECONDS = 2.0
@@ -62,7 +64,7 @@ def main(codes: int, uses: int, leaked: int, write: bool) -> None:
     )
     click.echo(f"{counts}\n{line}")
     if write:
-        fill(BLOCK, [line])
+        fill(PAGE, BLOCK, [line])
     sys.exit(counts.uses_given_back != leaked)
 
 

@@ -152,12 +152,13 @@ class Server(PyWSGIServer):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._connections: set[Incoming] = set()
+        self._looking = gevent.Greenlet(self._end_idle)
         super().__init__(*arguments, **options)
 
     def start(self) -> None:
         """Begin to accept connections, and to look for those that are idle."""
         super().start()
-        self._looking = gevent.spawn(self._end_idle)
+        self._looking.start()
 
     def _end_idle(self) -> None:
         while True:

@@ -16,7 +16,7 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from evaluation.processes import Service
-from evaluation.proxy import LossyProxy
+from evaluation.proxy import LossyProxy, announce
 from promo_service.embedded import EmbeddedMongod
 
 Document = dict[str, Any]
@@ -59,21 +59,11 @@ def replica_set(folder: Path) -> Iterator[ReplicaSet]:
             stack.enter_context(LossyProxy(member.port, SEED + n))
             for n, member in enumerate(mongod.members)
         ]
-        _announce(mongod, proxies)
+        announce(mongod, [proxy.address for proxy in proxies])
         yield ReplicaSet(mongod, proxies)
         # Nobody reads their data again, and to stop cleanly a primary first waits for the others.
         for member in mongod.members:
             member.kill()
-
-
-def _announce(mongod: EmbeddedMongod, proxies: list[LossyProxy]) -> None:
-    """Make the proxies the addresses of the members; drivers ask the members for them."""
-    with MongoClient[Document](mongod.uri) as client:
-        config = client.admin.command("replSetGetConfig")["config"]
-        for member, proxy in zip(config["members"], proxies, strict=True):
-            member["host"] = proxy.address
-        config["version"] += 1
-        client.admin.command("replSetReconfig", config, force=True)
 
 
 class Chaos:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from docs.blocks import table
 from evaluation.report.charts import WIDE, Chart
 from evaluation.report.comparison import comparison_rows
 from evaluation.report.document import Evaluation, machine
@@ -21,7 +22,7 @@ def tables(evaluation: Evaluation) -> str:
     """Write where the figures come from, the verdicts, and what was compared, in Markdown."""
     rows = comparison_rows(evaluation)
     parts = [_origin(evaluation), verdict_table(evaluation)]
-    parts += [table(("before against after", "before", "after"), rows)] if rows else []
+    parts += [_written(("before against after", "before", "after"), rows)] if rows else []
     return "\n".join(parts)
 
 
@@ -44,13 +45,11 @@ def verdict_table(evaluation: Evaluation) -> str:
         word = "holds" if verdict.holds else "**fails**"
         measured = "; ".join(filter(None, [verdict.finding.measured, verdict.repeated]))
         rows.append((verdict.claim.statement, measured, verdict.before.text, word))
-    return table(("claim", "measured", "before", "verdict"), rows)
+    return _written(("claim", "measured", "before", "verdict"), rows)
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table in Markdown."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "".join(f"| {' | '.join(c.replace('|', '/') for c in line)} |\n" for line in lines)
+def _written(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "".join(f"{line}\n" for line in table(titles, rows))
 
 
 def standalone(chart: Chart) -> str:

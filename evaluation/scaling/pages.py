@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from docs.blocks import renewed
+from docs.blocks import table as lines_of_table
 from evaluation.processes import ROOT
 from evaluation.report.charts import Chart
 from evaluation.report.excerpts import standalone
@@ -16,9 +17,8 @@ from evaluation.scaling.measurement import HOT, MANY, Measurement, Run
 from evaluation.scaling.simulation import simulate
 from evaluation.scaling.sizing import HEADROOM, Answer, Plan, Sizing
 
-PAGES = (ROOT / "docs" / "scaling.md", ROOT / "docs" / "operations.md")
+SCALING, OPERATIONS = PAGES = (ROOT / "docs" / "scaling.md", ROOT / "docs" / "operations.md")
 PLOT = ROOT / "docs" / "plots" / "scaling.svg"
-BLOCK = re.compile(r"(<!-- scaling: (\w+) -->\n).*?(<!-- /scaling -->)", re.DOTALL)
 
 FAR, FARTHER = 20_000.0, 200_000.0
 SIZED = (200.0, 2_000.0, FAR)
@@ -48,26 +48,29 @@ def write(measurement: Measurement) -> None:
 def rendered(measurement: Measurement) -> dict[Path, str]:
     """Return the pages as they should be, and the plot."""
     sizing = Sizing(measurement)
-    made: dict[str, Callable[[], str]] = {
-        "about": lambda: _about(measurement),
-        "runs": lambda: runs(measurement, sizing),
-        "batches": lambda: batches(measurement),
-        "contests": lambda: contests(measurement),
-        "limits": lambda: limits(sizing),
-        "plans": lambda: plans(sizing),
-        "sizing": lambda: sized(measurement, sizing),
+    made = {
+        SCALING: {
+            "about": _about(measurement),
+            "runs": runs(measurement, sizing),
+            "batches": batches(measurement),
+            "contests": contests(measurement),
+            "limits": limits(sizing),
+            "plans": plans(sizing),
+        },
+        OPERATIONS: {"sizing": sized(measurement, sizing)},
     }
-    pages = {
-        page: BLOCK.sub(lambda m: f"{m[1]}{made[m[2]]()}\n{m[3]}", page.read_text())
-        for page in PAGES
-    }
+    pages = {}
+    for page, blocks in made.items():
+        pages[page] = page.read_text()
+        for name, block in blocks.items():
+            pages[page] = renewed(pages[page], name, block.splitlines())
     return pages | {PLOT: standalone(chart(sizing))}
 
 
 def table(rows: Sequence[Row]) -> str:
     """Write a table in Markdown; the first row is its head."""
     head, *others = rows
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *others])
+    return "\n".join(lines_of_table(head, others))
 
 
 def runs(measurement: Measurement, sizing: Sizing) -> str:

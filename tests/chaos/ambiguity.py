@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from pymongo.database import Database
 
+from docs.blocks import table
 from promo_service.migrations import migrate
 from promo_service.reconcile import run_once
 from promo_service.store import Store
@@ -187,15 +188,8 @@ def _name(attempt: Attempt) -> str:
 
 def page(rows: Sequence[Row]) -> str:
     """Write the page of the documents."""
-    return "\n".join([INTRODUCTION, *_table(rows), ""])
-
-
-def _table(rows: Sequence[Row]) -> Iterator[str]:
     titles = ["command", "becomes of it", "answers", "uses", "`reconcile`", "repeated", "uses then"]
-    yield "| " + " | ".join(titles) + " |"
-    yield "| " + " | ".join("---" for _ in titles) + " |"
-    for row in rows:
-        yield "| " + " | ".join(row.cells()) + " |"
+    return "\n".join([INTRODUCTION, *table(titles, [row.cells() for row in rows]), ""])
 
 
 def main() -> None:

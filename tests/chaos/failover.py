@@ -22,7 +22,8 @@ import pymongo
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from tests.chaos.page import fill, table
+from docs.blocks import fill, table
+from tests.chaos.results import PAGE
 from tests.chaos.run import Stage, stage
 from tests.support import unique_code
 from tests.support.crowd import Crowd, settle
@@ -258,7 +259,7 @@ def main(rounds: int, write: bool) -> None:
                 measured.append(measure(on, fault))
                 click.echo(str(measured[-1]))
     if write:
-        fill(BLOCK, summary(measured))
+        fill(PAGE, BLOCK, summary(measured))
     violations = judge(measured)
     click.echo("\n".join([*summary(measured), *violations]))
     sys.exit(bool(violations))

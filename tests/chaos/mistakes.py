@@ -76,7 +76,7 @@ MUTANTS = [
         "a repeated order is taken for a new one",
         "a crowd",
         "rules.py",
-        "    repeated = _repeated(uses, request)\n    if",
+        "    repeated = _repeated(uses, request) if uses else None\n    if",
         "    repeated = None\n    if",
     ),
     Mutant(

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
+from docs.blocks import table
 from tests.chaos.mistakes import MUTANTS, Mutant
 from tests.chaos.trials import VIOLATED
 from tests.support.mongo import running_mongod
@@ -67,13 +68,12 @@ def page(caught: Sequence[tuple[Mutant, list[str]]]) -> str:
         "and writes this page. Without a mistake, no trial has a violation.",
         f"{noticed} of {len(caught)} mistakes were noticed.",
         "",
-        "| mistake | in | trial | broken rules |",
-        "| --- | --- | --- | --- |",
     ]
+    rows = []
     for mutant, found in caught:
-        rules = "; ".join(dict.fromkeys(line.partition(":")[0] for line in found)) or "**none**"
-        lines.append(f"| {mutant.name} | `{mutant.module}` | {mutant.trial} | {rules} |")
-    return "\n".join([*lines, ""])
+        broken = "; ".join(dict.fromkeys(line.partition(":")[0] for line in found)) or "**none**"
+        rows.append([mutant.name, f"`{mutant.module}`", mutant.trial, broken])
+    return "\n".join([*lines, *table(["mistake", "in", "trial", "broken rules"], rows), ""])
 
 
 @click.command()

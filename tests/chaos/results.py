@@ -15,9 +15,10 @@ from pathlib import Path
 
 import click
 
-from tests.chaos.page import fill, table
+from docs.blocks import fill, table
 from tests.support.history import Violation
 
+PAGE = Path(__file__).parents[2] / "docs" / "chaos.md"
 BLOCK = "runs"
 
 
@@ -110,7 +111,7 @@ def main(files: tuple[Path, ...]) -> None:
     """Sum up what FILES hold, in docs/chaos.md; the exit status is 1 when anything was violated."""
     results = read(files)
     lines = summary(results)
-    fill(BLOCK, lines)
+    fill(PAGE, BLOCK, lines)
     click.echo("\n".join(lines))
     sys.exit(any(result.violations for result in results))
 

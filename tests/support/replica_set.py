@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
-from pymongo import MongoClient
-
+from evaluation.proxy import announce
 from promo_service.embedded import EmbeddedMongod, Member
 from tests.support.mongo import running_mongod
 from tests.support.wire import CommandProxy, Decide, Fate
-
-Document = dict[str, Any]
 
 MEMBERS = 3
 
@@ -50,15 +46,5 @@ def replica_set() -> Iterator[ReplicaSet]:
     with ExitStack() as stack:
         mongod = stack.enter_context(running_mongod(members=MEMBERS))
         proxies = [stack.enter_context(CommandProxy(member.port)) for member in mongod.members]
-        _announce(mongod, proxies)
+        announce(mongod, [proxy.address for proxy in proxies])
         yield ReplicaSet(mongod, proxies)
-
-
-def _announce(mongod: EmbeddedMongod, proxies: list[CommandProxy]) -> None:
-    """Make the proxies the addresses of the members; drivers ask the members for them."""
-    with MongoClient[Document](mongod.uri) as client:
-        config = client.admin.command("replSetGetConfig")["config"]
-        for member, proxy in zip(config["members"], proxies, strict=True):
-            member["host"] = proxy.address
-        config["version"] += 1
-        client.admin.command("replSetReconfig", config, force=True)

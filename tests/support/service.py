@@ -15,7 +15,8 @@ from typing import Self
 
 import psutil
 
-from promo_service.embedded import die_with_parent, free_port
+from evaluation.processes import start_gunicorn
+from promo_service.embedded import free_port
 from tests.support.client import get
 
 ROOT = Path(__file__).parents[2]
@@ -63,17 +64,7 @@ class Service:
 
     def start(self) -> None:
         """Start gunicorn without waiting for it."""
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"],
-                cwd=ROOT,
-                env=self._environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=die_with_parent(),  # noqa: PLW1509 - it makes one system call
-            )
+        self._process = start_gunicorn("wsgi:app", self._environ, self.log)
 
     def wait_until_healthy(self, timeout: float = 30) -> None:
         """Return when /healthz answers 200; fail with the end of the log otherwise."""

@@ -1,4 +1,4 @@
-"""What schedules and failovers say of themselves, and how it gets into docs/chaos.md."""
+"""What schedules and failovers say of themselves in docs/chaos.md."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from evaluation import reconciling
 from tests.chaos import failover, results
-from tests.chaos.page import PAGE, fill, table
-from tests.chaos.results import Result, keep, read, summary
+from tests.chaos.results import PAGE, Result, keep, read, summary
 from tests.support.history import Violation
 
 
@@ -52,18 +52,6 @@ def test_the_summary_has_the_sums() -> None:
     assert lines[-2:] == ["| delays | 6 |", "| primary killed | 3 |"]
 
 
-def test_a_block_is_replaced_and_nothing_else(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text("a\n<!-- x: begin -->\nold\n<!-- x: end -->\nb\n")
-    for _ in range(2):
-        fill("x", table(["t"], [["new"]]), page)
-    assert page.read_text() == (
-        "a\n<!-- x: begin -->\n| t |\n| --- |\n| new |\n<!-- x: end -->\nb\n"
-    )
-    with pytest.raises(AssertionError, match="no block y"):
-        fill("y", [], page)
-
-
-@pytest.mark.parametrize("block", [failover.BLOCK, results.BLOCK])
+@pytest.mark.parametrize("block", [failover.BLOCK, reconciling.BLOCK, results.BLOCK])
 def test_the_page_has_each_block_once(block: str) -> None:
     assert PAGE.read_text().count(f"<!-- {block}: begin -->") == 1

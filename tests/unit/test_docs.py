@@ -11,6 +11,7 @@ from click import Context, Group
 from prometheus_client import generate_latest
 
 from docs import api, cutover
+from docs.blocks import fill, renewed, table
 from promo_service import cli, settings
 from promo_service.metrics import Metrics, ReconcileMetrics
 
@@ -30,6 +31,34 @@ def test_the_page_on_the_api_is_that_of_the_openapi_document() -> None:
     assert api.PAGE.read_text() == api.page(), "run python -m docs.api"
 
 
+BEGIN, END = "<!-- x: begin -->\n", "<!-- x: end -->\n"
+
+
+def test_only_what_is_in_the_block_is_replaced(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}old\n{END}after\n")
+    for _ in range(2):
+        fill(page, "x", ["new", "lines"])
+    assert page.read_text() == f"before\n{BEGIN}new\nlines\n{END}after\n"
+
+
+@pytest.mark.parametrize(
+    "torn", ["", BEGIN, END, END + BEGIN, BEGIN + BEGIN + END, BEGIN + END + END, 2 * (BEGIN + END)]
+)
+def test_a_page_without_one_such_block_is_left_as_it_is(torn: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(torn)
+    with pytest.raises(ValueError, match="no block x"):
+        fill(page, "x", ["new"])
+    assert page.read_text() == torn
+    with pytest.raises(ValueError, match="no block y"):
+        renewed(BEGIN + END, "y", [])
+
+
+def test_a_table_has_a_head_and_no_more_columns_than_that() -> None:
+    assert table(["a", "b"], [["1", "2|3"]]) == ["| a | b |", "| --- | --- |", "| 1 | 2\\|3 |"]
+
+
 FIGURES: dict[str, Any] = {
     "measured": "2026-01-01",
     "machine": {"cores": 2, "processor": "a processor"},
@@ -47,7 +76,7 @@ FELT = {"requests": 1200, "p50": 1.0, "p95": 2.0, "p99": 3.0, "p100": 1004.0}
 def test_the_table_of_a_migration_shows_every_phase() -> None:
     phases = ("indexes", "before", "during", "after")
     figures = {**FIGURES, **{phase: {**FELT, **FIGURES[phase]} for phase in phases}}
-    said, _, _, _, *rows = cutover.table(figures).splitlines()
+    said, _, _, _, *rows = cutover.lines(figures)
     assert "2,000,000 uses, beside 500 applies/s, no rate given, killed and resumed 3 times" in said
     assert "built in 12 s, the rest took 400 s" in said
     assert [row.split(" | ")[2] for row in rows] == ["0", "0", "2", "0"]

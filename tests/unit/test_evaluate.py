@@ -43,7 +43,6 @@ from evaluation.claims.burst import Sale
 from evaluation.claims.soak import Samples, _shuffled
 from evaluation.claims.survival import Contest
 from evaluation.evaluate import chosen_scale, main, to_seconds
-from evaluation.excerpt import BEGIN, END, renewed
 from evaluation.faults import FAULTS
 from evaluation.instrumented import PoolListener, PoolUse
 from evaluation.judging import judge
@@ -598,15 +597,6 @@ def test_the_verdicts_can_be_put_into_other_documents() -> None:
     assert lines[3].endswith("| **fails** |")
 
 
-def test_only_what_is_between_the_marks_of_a_document_is_replaced() -> None:
-    text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    assert renewed(text, "new\n") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
-    assert renewed(renewed(text, "new"), "new") == renewed(text, "new")
-    for torn in ("no marks", f"{BEGIN} only", f"{END} only"):
-        with pytest.raises(ValueError, match="no lines"):
-            renewed(torn, "new")
-
-
 def test_a_document_shows_the_tables_and_a_plot_of_a_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -615,17 +605,18 @@ def test_a_document_shows_the_tables_and_a_plot_of_a_report(
     (tmp_path / "memory.svg").write_text("<svg/>")
     (tmp_path / "tables.md").write_text("| a table |\n")
     document = tmp_path / "page.md"
-    document.write_text(f"head\n{BEGIN}\n{END}\n")
+    begin, end = "<!-- evaluation: begin -->", "<!-- evaluation: end -->"
+    document.write_text(f"head\n{begin}\n{end}\n")
     asked = ["--report", str(tmp_path), "--document", str(document), "--plot", "memory"]
     assert CliRunner().invoke(excerpt.main, asked).exit_code == 0
     assert (tmp_path / "docs/plots/memory.svg").read_text() == "<svg/>"
     assert document.read_text().splitlines() == [
         "head",
-        BEGIN,
+        begin,
         "| a table |",
         "",
         "![Memory, before and after](docs/plots/memory.svg)",
-        END,
+        end,
     ]
     document.write_text("without marks")
     assert CliRunner().invoke(excerpt.main, asked).exit_code == 1

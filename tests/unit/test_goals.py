@@ -47,7 +47,7 @@ def results(**changes: float) -> dict[str, Any]:
 
 
 def test_a_run_that_reaches_all_goals_says_so() -> None:
-    written = page(results(), "")
+    written = "\n".join(page(results(), ""))
     assert written.count("| yes |") == len(GOALS)
     assert "**no**" not in written
 
@@ -63,7 +63,7 @@ def test_a_run_that_reaches_all_goals_says_so() -> None:
     ],
 )
 def test_what_is_missed_is_named(change: dict[str, float], missed: list[str]) -> None:
-    lines = [line for line in page(results(**change), "").splitlines() if "**no**" in line]
+    lines = [line for line in page(results(**change), "") if "**no**" in line]
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == missed
 
 
