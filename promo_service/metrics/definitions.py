@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from promo_service.metrics.on_sale import OnSale
+from promo_service.metrics.values import count_without_lock
 
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 DATABASE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
@@ -16,9 +17,13 @@ SHED_REASONS = ("queue", "deadline", "database")
 
 
 class Metrics:
-    """The metrics of one application; over several workers they are added up at the scrape."""
+    """The metrics of one application; over several workers they are added up at the scrape.
+
+    To be made in the process that counts, after the fork.
+    """
 
     def __init__(self) -> None:
+        count_without_lock()
         self._registry = CollectorRegistry()
         self.on_sale = OnSale()
         self._define_requests()

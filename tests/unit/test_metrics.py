@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,13 +23,19 @@ from promo_service.metrics.on_sale import FORGOTTEN_AFTER, MOST_CODES, REMEMBERE
 from promo_service.observe import measure_requests, shed_reason
 from promo_service.web import Service
 
+ROOT = Path(__file__).parents[2]
 SERVER = ("127.0.0.1", 27017)
 TOOK = timedelta(milliseconds=3)
 
 
 def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
     """Return the value of one series, None where there is none."""
-    for family in text_string_to_metric_families(metrics.exposition().decode()):
+    return read(metrics.exposition().decode(), name, **labels)
+
+
+def read(page: str, name: str, **labels: str) -> float | None:
+    """Return the value of one series of a page, None where there is none."""
+    for family in text_string_to_metric_families(page):
         for each in family.samples:
             if each.name == name and each.labels == labels:
                 return each.value
@@ -49,6 +59,38 @@ def test_a_request_is_counted_and_timed_by_endpoint_and_outcome() -> None:
     for status, code in (("200", "OK"), ("400", "EXPIRED"), ("503", "UNAVAILABLE")):
         labels = {"endpoint": endpoint, "status": status, "code": code}
         assert sample(metrics, "promo_requests_total", **labels) == 1
+
+
+COUNTING = """
+from prometheus_client import values
+from promo_service.metrics import Metrics
+for metrics in (Metrics(), Metrics()):
+    metrics.count_request("promos.apply", "200 OK", "OK", 0.02)
+    metrics.queue_length.set(7)
+# What was patched twice would count twice.
+assert len([each for each in values.ValueClass.__mro__ if "inc" in vars(each)]) == 2
+print(Metrics().exposition().decode())
+"""
+
+
+def test_what_is_counted_in_files_is_there_for_every_worker(tmp_path: Path) -> None:
+    pages = [
+        subprocess.run(
+            [sys.executable, "-c", COUNTING],
+            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for _ in range(2)
+    ]
+    answered = {"endpoint": "promos.apply", "outcome": "answered"}
+    ok = {"endpoint": "promos.apply", "status": "200", "code": "OK"}
+    for times, page in enumerate(pages, 1):
+        assert read(page, "promo_requests_total", **ok) == 2 * times
+        assert read(page, "promo_request_seconds_count", **answered) == 2 * times
+        assert read(page, "promo_request_seconds_bucket", **answered, le="0.025") == 2 * times
 
 
 def test_unknown_paths_share_one_label() -> None:
