@@ -23,7 +23,7 @@ from promo_service.wire import render_error
 # An idle connection is closed after this. Longer than the 60 s of nginx and of most balancers: the
 # side that sends the next request must be the one that closes.
 IDLE_SECONDS = 65
-# How often is looked for idle connections.
+# How often they are looked for: an idle connection may last that much longer.
 LOOK_SECONDS = 5
 # A client that takes nothing of an answer for so long is given up.
 SEND_SECONDS = 65
