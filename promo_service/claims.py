@@ -72,21 +72,29 @@ def seen_in(document: Mapping[str, Any], me: ObjectId) -> Seen:
         others = [claim for claim in in_flight if claim["by"] != me and claim["until"] > now]
         return Seen(
             at=now,
-            moves=_whole(claims.get("moves", 0)),
+            moves=moves_in(document) or 0,
             ids=[claim["id"] for claim in in_flight],
             last=next((claim["id"] for claim in in_flight if claim["by"] == me), None),
             elsewhere=frozenset(token for claim in others for token in claim["uses"]),
             alone=not others,
         )
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise MalformedPromo("claims") from error
 
 
-def _whole(value: Any) -> int:
-    # What is no number cannot be compared in a query either: nothing would ever be taken.
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
-        raise TypeError
-    return int(value)
+def moves_in(document: Mapping[str, Any]) -> int | None:
+    """Read how often the count has changed, None before any change; raises MalformedPromo."""
+    claims = document.get("claims", {})
+    if not isinstance(claims, Mapping):
+        raise MalformedPromo("claims")
+    if "moves" not in claims:
+        return None
+    moves = claims["moves"]
+    is_number = isinstance(moves, (int, float)) and not isinstance(moves, bool)
+    # What is no whole number cannot be compared in a query: nothing would ever be taken.
+    if not is_number or not float(moves).is_integer():
+        raise MalformedPromo("claims")
+    return int(moves)
 
 
 def running(promo_id: ObjectId, now: datetime) -> Document:

@@ -18,7 +18,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from promo_service import claims as claiming
-from promo_service.claims import Claim, Claimant, Seen, Update, seen_in
+from promo_service.claims import Claim, Claimant, Seen, Update, moves_in, seen_in
 from promo_service.database import DUPLICATE_KEY, Document, translated
 from promo_service.errors import DuplicateCode, MalformedPromo
 from promo_service.indexes import REQUIRED_INDEXES, built
@@ -354,8 +354,14 @@ class Store:
         if codes:
             query["code"] = {"$in": list(codes)}
         fields = {"code": 1, "currentUses": 1, "claims.moves": 1}
-        found = self._codes_on_majority.find(query, fields)
-        return {document["_id"]: _taken(document) for document in found}
+        taken = {}
+        for document in self._codes_on_majority.find(query, fields):
+            try:
+                taken[document["_id"]] = _taken(document)
+            except MalformedPromo as error:
+                # Nothing is taken of it either; the others must not wait for its repair.
+                _log_malformed(document, error)
+        return taken
 
     @translated
     def recorded(self, promo_ids: Sequence[ObjectId] | None = None) -> dict[ObjectId, int]:
@@ -399,8 +405,11 @@ class Store:
 
 
 def _taken(document: Document) -> Taken:
-    moves = document.get("claims", {}).get("moves")
-    return Taken(str(document.get("code")), document["currentUses"], moves)
+    return Taken(str(document.get("code")), document["currentUses"], moves_in(document))
+
+
+def _log_malformed(document: Document, error: MalformedPromo) -> None:
+    log.error("promo %s cannot be understood: wrong %s", document["_id"], error)
 
 
 def _snapshots(
@@ -433,7 +442,7 @@ def _snapshot(
     try:
         promo, seen = Promo.from_document(document), seen_in(document, me)
     except MalformedPromo as error:
-        log.error("promo %s cannot be understood: wrong %s", document["_id"], error)
+        _log_malformed(document, error)
         return Snapshot(None, {}, malformed=True)
     return Snapshot(promo, recorded.get(promo.id, {}), seen)
 

@@ -132,6 +132,17 @@ def test_a_code_that_is_not_migrated_is_left_alone(
     assert list(migrated["promo_codes"].find()) == before
 
 
+@pytest.mark.parametrize("claims", [{"moves": "5"}, {"moves": 2.5}, {"moves": None}, []], ids=str)
+def test_a_code_that_cannot_be_understood_holds_up_no_other(
+    store: Store, migrated: Database[Document], claims: Any
+) -> None:
+    bad = insert_promo(migrated, uses=1, currentUses=2, claims=claims)
+    leaky = insert_promo(migrated, uses=1, currentUses=1)
+    take(store, leaky, 10)
+    assert at_once(store) == Counts(codes=1, suspected=1, lowered=1, uses_given_back=1)
+    assert (taken(migrated, bad), taken(migrated, leaky)) == (2, 1)
+
+
 def test_a_dry_run_changes_nothing_and_counts_the_same(
     store: Store, migrated: Database[Document]
 ) -> None:
